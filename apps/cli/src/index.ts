@@ -1,0 +1,3 @@
+/** @swtdx/cli: the swtdx command: assembles the layers. */
+
+export {};

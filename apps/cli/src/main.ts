@@ -1,0 +1,4 @@
+/** The `swtdx` command's entry: parses the command line and runs it. */
+
+process.stderr.write("swtdx: this build has no commands\n");
+process.exitCode = 2;

@@ -1,0 +1,3 @@
+/** @swtdx/attestation: quotes, quoting enclave, PCK certificates, collateral, event logs, verification. */
+
+export {};

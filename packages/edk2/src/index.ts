@@ -1,0 +1,3 @@
+/** @swtdx/edk2: the guest's firmware: a TDVF as a TypeScript guest program, with a real TDVF image. */
+
+export {};

@@ -1,0 +1,3 @@
+/** @swtdx/grub: the guest's boot loader as a TypeScript guest program. */
+
+export {};

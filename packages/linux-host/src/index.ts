@@ -1,0 +1,3 @@
+/** @swtdx/linux-host: what Linux's arch/x86/virt/vmx/tdx does: SEAMLDR call, TDMRs, PAMT, KeyID allocation, sysfs. */
+
+export {};

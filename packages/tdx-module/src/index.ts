@@ -1,0 +1,3 @@
+/** @swtdx/tdx-module: P-SEAMLDR and the TDX module: every interface function, PAMT, Secure EPT, measurements. */
+
+export {};
