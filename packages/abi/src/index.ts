@@ -1,3 +1,9 @@
-/** @swtdx/abi: numbers and layouts of every public TDX interface, as tables with typed encoders and decoders. */
-
-export {};
+/**
+ * @swtdx/abi: what the layers must agree on, as header files are in C: numbers and layouts of every public
+ * interface. No behaviour.
+ */
+export * from "./struct.js";
+export * from "./address.js";
+export * from "./trace.js";
+export * from "./guest-program.js";
+export * from "./program-image.js";
