@@ -1,3 +1,2 @@
-/** @swtdx/x86: the x86 instruction set: decoding, semantics, interpreter, WebAssembly JIT, register file. */
-
-export {};
+/** @swtdx/x86: the instruction set: register file, decoding, semantics, interpreter. */
+export * from "./register-file.js";
