@@ -11,17 +11,18 @@
 /** @type {readonly Layer[]} */
 export const packages = [
   { name: "abi", folder: "packages/abi", calls: [] },
+  { name: "crypto", folder: "packages/crypto", calls: [] },
   { name: "x86", folder: "packages/hardware/x86", calls: ["abi"] },
-  { name: "mktme", folder: "packages/hardware/mktme", calls: ["abi"] },
-  { name: "cpu", folder: "packages/hardware/cpu", calls: ["abi", "x86", "mktme"] },
-  { name: "tdx-module", folder: "packages/tdx-module", calls: ["abi", "cpu"] },
-  { name: "linux-host", folder: "packages/linux-host", calls: ["abi", "cpu"] },
-  { name: "kvm", folder: "packages/kvm", calls: ["abi", "linux-host", "cpu"] },
-  { name: "qemu", folder: "packages/qemu", calls: ["abi", "kvm"] },
-  { name: "edk2", folder: "packages/edk2", calls: ["abi"] },
-  { name: "grub", folder: "packages/grub", calls: ["abi"] },
-  { name: "guest", folder: "packages/guest", calls: ["abi"] },
-  { name: "attestation", folder: "packages/attestation", calls: ["abi"] },
+  { name: "mktme", folder: "packages/hardware/mktme", calls: ["abi", "crypto"] },
+  { name: "cpu", folder: "packages/hardware/cpu", calls: ["abi", "crypto", "x86", "mktme"] },
+  { name: "tdx-module", folder: "packages/tdx-module", calls: ["abi", "crypto", "cpu"] },
+  { name: "linux-host", folder: "packages/linux-host", calls: ["abi", "crypto", "cpu"] },
+  { name: "kvm", folder: "packages/kvm", calls: ["abi", "crypto", "linux-host", "cpu"] },
+  { name: "qemu", folder: "packages/qemu", calls: ["abi", "crypto", "kvm"] },
+  { name: "edk2", folder: "packages/edk2", calls: ["abi", "crypto"] },
+  { name: "grub", folder: "packages/grub", calls: ["abi", "crypto"] },
+  { name: "guest", folder: "packages/guest", calls: ["abi", "crypto"] },
+  { name: "attestation", folder: "packages/attestation", calls: ["abi", "crypto"] },
 ];
 
 /** Applications assemble the layers, so they may import every package. @type {readonly Layer[]} */

@@ -1,0 +1,3 @@
+/** @swtdx/crypto: hashes, MACs, AES and seeded randomness, the platform's own where it has them. */
+
+export {};

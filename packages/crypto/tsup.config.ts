@@ -1,0 +1,3 @@
+import { tsupConfig } from "../../tools/tsup.base.js";
+
+export default tsupConfig(["src/index.ts"]);
