@@ -7,3 +7,8 @@ export * from "./address.js";
 export * from "./trace.js";
 export * from "./guest-program.js";
 export * from "./program-image.js";
+export * from "./efi/guid.js";
+export * from "./efi/tables.js";
+export * from "./efi/event-log.js";
+export * from "./efi/pe.js";
+export * from "./efi/call.js";
