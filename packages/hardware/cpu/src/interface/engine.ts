@@ -1,0 +1,136 @@
+/**
+ * What runs a guest: an execution engine, behind one interface for TypeScript guest programs and machine code.
+ *
+ * The processor's VM entry loads guest state into `guest.regs` and calls `run`; the engine executes instructions,
+ * asking the `GuestContext` for whatever may fault or be intercepted, until the context says stop. Hot paths carry
+ * numbers: a 64-bit linear address as two 32-bit halves.
+ */
+import type { RegisterFile } from "@swtdx/x86";
+
+/**
+ * Step: what a guest operation came to.
+ * - DONE: the result is in registers or in the context's result fields; the engine retires the instruction.
+ * - EVENT: an exception is pending in `guest.event`; the instruction did not complete. The engine calls
+ *   `guest.deliver()` (machine code) or runs the program's handler.
+ * - EXIT: a VM exit has been recorded: the engine saves its state into `regs` and returns from `run`.
+ */
+export const Step = { DONE: 0, EVENT: 1, EXIT: 2 } as const;
+export type Step = (typeof Step)[keyof typeof Step];
+
+/** Why memory is accessed: bits as in a page-fault error code. */
+export const Access = { READ: 0, WRITE: 2, FETCH: 16 } as const;
+
+/** An exception or interrupt on its way to the guest. One object per logical processor, reused. */
+export interface GuestEvent {
+  vector: number;
+  /** 0 external interrupt, 2 NMI, 3 hardware exception, 4 software interrupt, 5 privileged software exception, 6 software exception. */
+  type: number;
+  hasErrorCode: boolean;
+  errorCode: number;
+  /** Instruction length for software events. */
+  length: number;
+}
+
+/** The logical processor in VMX non-root mode as an engine sees it. */
+export interface GuestContext {
+  readonly lpIndex: number;
+  readonly regs: RegisterFile;
+  /** Arena that holds frames: `translate` gives offsets in it. */
+  readonly buffer: ArrayBufferLike;
+  readonly event: GuestEvent;
+  /** Address (HPA with KeyID bits) of the current VMCS: what continuations belong to. */
+  readonly vmcs: number;
+  /** CPL 0..3. */
+  readonly cpl: number;
+  readonly longMode: boolean;
+  /** RIP is in a 64-bit code segment. */
+  readonly mode64: boolean;
+
+  /**
+   * Arena offset of the byte at a linear address for an access within one page, with rights, EPT and key checked and
+   * accessed/dirty bits set; -1: see `step` (EVENT: fault or #VE; EXIT: EPT violation etc.; DONE: the bytes have no
+   * usable frame, go through `load`/`store`).
+   */
+  translate(glaLow: number, glaHigh: number, access: number): number;
+  /** Outcome of the last `translate`, `load` or `store`. */
+  step: Step;
+  /** Reads `size` bytes (may cross a page) into the low/high result. */
+  load(glaLow: number, glaHigh: number, size: number, access: number): Step;
+  store(glaLow: number, glaHigh: number, size: number, low: number, high: number): Step;
+  /** Result halves of `load`, `in`, `rdmsr`. */
+  low: number;
+  high: number;
+  /** Copies bytes up to the next fault; `done` says how many were. */
+  loadBytes(gla: bigint, target: Uint8Array): Step;
+  storeBytes(gla: bigint, source: Uint8Array): Step;
+  done: number;
+  /**
+   * Called when cached translations stop being valid: MOV CR3, INVLPG, INVEPT, VM entry with another tag, a frame
+   * that moved. Engines with their own TLB drop it then.
+   */
+  onTlbFlush(listener: (pageLow: number, pageHigh: number) => void): void;
+
+  /** Instructions that may be intercepted or fault. Operands and results in `regs`; `length` is the instruction's length. */
+  cpuid(length: number): Step;
+  rdmsr(length: number): Step;
+  wrmsr(length: number): Step;
+  /** Result in `low`. */
+  in(port: number, size: number, length: number, immediate: boolean): Step;
+  out(port: number, size: number, value: number, length: number, immediate: boolean): Step;
+  /** `gpr`: number of the general-purpose register. */
+  movFromCr(cr: number, gpr: number, length: number): Step;
+  movToCr(cr: number, gpr: number, length: number): Step;
+  movFromDr(dr: number, gpr: number, length: number): Step;
+  movToDr(dr: number, gpr: number, length: number): Step;
+  clts(length: number): Step;
+  lmsw(value: number, length: number): Step;
+  hlt(length: number): Step;
+  pause(length: number): Step;
+  invlpg(gla: bigint, length: number): Step;
+  invpcid(type: number, pcid: number, gla: bigint, length: number): Step;
+  rdtsc(length: number): Step;
+  rdtscp(length: number): Step;
+  rdpmc(length: number): Step;
+  rdrand(gpr: number, size: number, length: number): Step;
+  rdseed(gpr: number, size: number, length: number): Step;
+  wbinvd(length: number): Step;
+  invd(length: number): Step;
+  xsetbv(length: number): Step;
+  tdcall(length: number): Step;
+  vmcall(length: number): Step;
+  seamcall(length: number): Step;
+  /** Any other VMX instruction, GETSEC, ENCLS, …: the intercept's exit or #UD. */
+  vmxInstruction(exitReason: number, length: number): Step;
+  monitor(gla: bigint, length: number): Step;
+  mwait(length: number): Step;
+
+  /** Makes an exception pending; the exception bitmap may turn it into an exit. */
+  raise(vector: number, errorCode?: number): Step;
+  /**
+   * Delivers `event` through the guest's IDT, as machine code expects it. DONE: RIP is at the handler.
+   * EVENT cannot come back (double and triple faults are handled inside).
+   */
+  deliver(): Step;
+  /**
+   * To be called between instructions when `attention` is set: takes interrupts, NMIs, timers, window exits.
+   * DONE: nothing (more) to do; EVENT: an interrupt is in `event`; EXIT.
+   */
+  poll(): Step;
+  /** Set when something waits: see `poll`. Engines test it at least every few hundred instructions. */
+  attention: boolean;
+  /** Counts retired instructions: advances INSTRUCTIONS and the TSC. */
+  retire(count: number): void;
+  /** How many instructions may be retired before `poll` must be called (timers); at most 2^31 - 1. */
+  budget(): number;
+}
+
+/** Whether the engine is the one for the code at RIP. */
+export interface ExecutionEngine {
+  readonly name: string;
+  /** True when this engine runs what stands at RIP now (asked at VM entry and when an engine hands over). */
+  claims(guest: GuestContext): boolean;
+  /** Called once for each logical processor, before any guest runs. */
+  attach?(guest: GuestContext): void;
+  /** Runs the guest until a VM exit is recorded ("exit"), or until RIP arrives at code it does not claim ("handover"). */
+  run(guest: GuestContext): "exit" | "handover";
+}
