@@ -46,4 +46,4 @@ if (!upToDate()) {
   utimesSync(stamp, started, started);
 }
 
-await import("../apps/cli/bin/swtdx.js");
+await import(new URL("../apps/cli/bin/swtdx.js", import.meta.url).href);

@@ -6,8 +6,11 @@
  *  - packages run in browsers: Node's modules and globals stay in *.node.ts and src/node/.
  */
 import { builtinModules } from "node:module";
+import { fileURLToPath } from "node:url";
 import boundaries from "eslint-plugin-boundaries";
 import { layers, packages } from "../layers.mjs";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
 
 const entry = (names) => ({
   to: { element: { types: { anyOf: names }, fileInternalPath: "index.ts" } },
@@ -73,11 +76,12 @@ export const layerRules = [
     files: [...sources, ...assemblers.map((name) => `${name}/**/*.{ts,mjs}`)],
     plugins: { boundaries },
     settings: {
+      "boundaries/root-path": root,
       "boundaries/elements": elements,
       "boundaries/dependency-nodes": ["import", "dynamic-import", "export", "require"],
       "import/resolver": {
         typescript: {
-          project: "tsconfig.lint.json",
+          project: `${root}tsconfig.lint.json`,
           conditionNames: ["@swtdx/source", "types", "import", "default"],
         },
       },

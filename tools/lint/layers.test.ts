@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const eslint = new ESLint({
   cwd: root,
   overrideConfig: [
-    tseslint.configs.disableTypeChecked as object,
+    tseslint.configs.disableTypeChecked,
     { rules: { "@typescript-eslint/no-unused-vars": "off" } },
   ],
 });
