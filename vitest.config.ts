@@ -16,6 +16,9 @@ export default defineConfig({
   // Packages are tested from their sources: see "exports" in each package.json.
   ssr: { resolve: { conditions: ["@swtdx/source", ...defaultServerConditions] } },
   test: {
+    // Bounds what hangs, not what is slow: a loaded machine must not fail a test.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
     projects: [
       ...layers.map(({ name, folder }) => project(name, folder, ["test/**/*.test.ts"])),
       project("examples", "./examples", ["test/**/*.test.ts"]),

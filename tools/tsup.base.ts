@@ -9,6 +9,7 @@ export function tsupConfig(entry: string[]): ReturnType<typeof defineConfig> {
     platform: "neutral",
     sourcemap: true,
     clean: true,
+    removeNodeProtocol: false,
     // TypeScript 6 deprecates what rollup-plugin-dts sets; composite projects cannot be rolled up.
     dts: { compilerOptions: { composite: false, ignoreDeprecations: "6.0" } },
   });

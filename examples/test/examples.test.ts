@@ -35,7 +35,7 @@ describe("examples", () => {
   });
 
   for (const example of examples)
-    it(`${example} runs`, { timeout: 60_000 }, async () => {
+    it(`${example} runs`, async () => {
       const { code, stdout, stderr } = await run(example);
       expect(stderr).toBe("");
       expect(code).toBe(0);
