@@ -2,13 +2,20 @@
  * TDCALL and TDVMCALL as firmware uses them. Registers: TDX module 1.5 ABI, ch. 5.4; GHCI 1.5, ch. 3
  * (MdePkg/Library/TdxLib and BaseIoLibIntrinsic in edk2).
  */
-import { encodeLeaf, guest, type GuestRegisters, type GprName, type Guest, TDCALL_LEAF } from "@swtdx/abi";
-
-/** RDX, RBX, RSI, RDI, R8-R15 are passed to the VMM (GHCI: the mask that OVMF and Linux use). */
-const EXPOSED = 0xffccn;
-
-/** Sub-functions of TDG.VP.VMCALL. */
-const TDVMCALL = { IO: 30n, MAP_GPA: 0x1_0001n, REPORT_FATAL_ERROR: 0x1_0003n } as const;
+import {
+  encodeLeaf,
+  FATAL_ERROR_TEXT_REGISTERS,
+  type GprName,
+  type Guest,
+  guest,
+  type GuestRegisters,
+  TDCALL_LEAF,
+  TDVMCALL,
+  TDVMCALL_DIRECTION,
+  TDVMCALL_EXPOSE_REGS_MASK,
+  TDVMCALL_STATUS,
+  type TdvmcallName,
+} from "@swtdx/abi";
 
 type Registers = Required<Record<GprName, bigint>>;
 
@@ -17,27 +24,23 @@ export const tdcall = (leaf: keyof typeof TDCALL_LEAF, regs: GuestRegisters = {}
   guest.tdcall({ ...regs, rax: encodeLeaf(TDCALL_LEAF[leaf]) });
 
 /**
- * TDG.VP.VMCALL of a standard sub-function.
+ * TDG.VP.VMCALL of a standard sub-function; `regs` holds its arguments from R12 on.
  * A status in RAX means that the TDX module refused: nothing can be reported, so the processor is stopped.
+ * @returns the registers; R10 is the VMM's status
  */
-export function* tdvmcall(
-  subFunction: bigint,
-  r12 = 0n,
-  r13 = 0n,
-  r14 = 0n,
-  r15 = 0n,
-): Guest<{ status: bigint; r11: bigint; r12: bigint }> {
-  const regs = yield* tdcall("TDG.VP.VMCALL", {
-    rcx: EXPOSED,
+export function* tdvmcall(name: TdvmcallName, regs: GuestRegisters = {}): Guest<Registers> {
+  const out = yield* tdcall("TDG.VP.VMCALL", {
+    r12: 0n,
+    r13: 0n,
+    r14: 0n,
+    r15: 0n,
+    ...regs,
+    rcx: TDVMCALL_EXPOSE_REGS_MASK,
     r10: 0n,
-    r11: subFunction,
-    r12,
-    r13,
-    r14,
-    r15,
+    r11: BigInt(TDVMCALL[name]),
   });
-  if (regs.rax !== 0n) yield* deadLoop();
-  return { status: regs.r10, r11: regs.r11, r12: regs.r12 };
+  if (out.rax !== 0n) yield* deadLoop();
+  return out;
 }
 
 /** Stops this processor for good. */
@@ -67,28 +70,38 @@ export function* tdInfo(): Guest<TdInfo> {
 
 /** IN by TDVMCALL, without the detour of a #VE. Size in bytes. */
 export function* ioRead(port: number, size: 1 | 2 | 4): Guest<number> {
-  const { status, r11 } = yield* tdvmcall(TDVMCALL.IO, BigInt(size), 0n, BigInt(port));
-  if (status !== 0n) yield* deadLoop();
+  const { r10, r11 } = yield* tdvmcall("Instruction.IO", {
+    r12: BigInt(size),
+    r13: TDVMCALL_DIRECTION.READ,
+    r14: BigInt(port),
+  });
+  if (r10 !== TDVMCALL_STATUS.SUCCESS) yield* deadLoop();
   return Number(r11 & ((1n << BigInt(8 * size)) - 1n));
 }
 
 /** OUT by TDVMCALL. */
 export function* ioWrite(port: number, size: 1 | 2 | 4, value: number): Guest<void> {
-  const { status } = yield* tdvmcall(TDVMCALL.IO, BigInt(size), 1n, BigInt(port), BigInt(value >>> 0));
-  if (status !== 0n) yield* deadLoop();
+  const { r10 } = yield* tdvmcall("Instruction.IO", {
+    r12: BigInt(size),
+    r13: TDVMCALL_DIRECTION.WRITE,
+    r14: BigInt(port),
+    r15: BigInt(value >>> 0),
+  });
+  if (r10 !== TDVMCALL_STATUS.SUCCESS) yield* deadLoop();
 }
 
-const RETRY = 1n;
+/** Times that the VMM may ask to go on without having done anything. */
+const MAX_RETRIES_WITHOUT_PROGRESS = 3;
 /**
- * TDVMCALL MapGPA: asks the VMM to turn a range shared (shared bit set in `gpa`) or private; goes on where the VMM
- * asks to. @returns whether it succeeded
+ * MapGPA: asks the VMM to turn a range shared (shared bit set in `gpa`) or private; goes on where the VMM asks to.
+ * @returns whether it succeeded
  */
 export function* mapGpa(gpa: bigint, bytes: number): Guest<boolean> {
   const end = gpa + BigInt(bytes);
   let at = gpa;
-  for (let noProgress = 0; noProgress < 3;) {
-    const { status, r11 } = yield* tdvmcall(TDVMCALL.MAP_GPA, at, end - at);
-    if (status !== RETRY) return status === 0n;
+  for (let noProgress = 0; noProgress < MAX_RETRIES_WITHOUT_PROGRESS;) {
+    const { r10, r11 } = yield* tdvmcall("MapGPA", { r12: at, r13: end - at });
+    if (r10 !== TDVMCALL_STATUS.RETRY) return r10 === TDVMCALL_STATUS.SUCCESS;
     if (r11 < at || r11 >= end) return false;
     noProgress = r11 === at ? noProgress + 1 : 0;
     at = r11;
@@ -96,26 +109,12 @@ export function* mapGpa(gpa: bigint, bytes: number): Guest<boolean> {
   return false;
 }
 
-/** TDVMCALL ReportFatalError: the text's first 64 bytes go to the VMM, which ends the TD. */
+/** ReportFatalError: the text's first 64 bytes go to the VMM, which ends the TD. */
 export function* reportFatalError(text: string): Guest<never> {
   const bytes = new Uint8Array(64);
   bytes.set(new TextEncoder().encode(text).subarray(0, 64));
   const view = new DataView(bytes.buffer);
-  const word = (i: number) => view.getBigUint64(8 * i, true);
-  yield* tdcall("TDG.VP.VMCALL", {
-    rcx: EXPOSED,
-    r10: 0n,
-    r11: TDVMCALL.REPORT_FATAL_ERROR,
-    r12: 0n,
-    r13: 0n,
-    r14: word(0),
-    r15: word(1),
-    rbx: word(2),
-    rdi: word(3),
-    rsi: word(4),
-    r8: word(5),
-    r9: word(6),
-    rdx: word(7),
-  });
+  const words = FATAL_ERROR_TEXT_REGISTERS.map((name, i) => [name, view.getBigUint64(8 * i, true)] as const);
+  yield* tdvmcall("ReportFatalError", Object.fromEntries(words));
   return yield* deadLoop();
 }
