@@ -95,6 +95,11 @@ describe("parseTdvf", () => {
     ["TD-Shim's type", change(3, { type: 4 }), "section 3 Type: 4 (PERM_MEM)"],
     ["unknown type", change(3, { type: 99 }), "section 3 Type: 99;"],
     ["data outside the image", change(0, { dataOffset: 0x18000 }), "section 0 DataOffset: 0x18000"],
+    [
+      "data not at a page",
+      change(1, { dataOffset: 0x10 }),
+      "section 1 DataOffset: 0x10; a multiple of 0x1000",
+    ],
     ["address wraps", change(2, { gpa: 0xfffffffffffff000n }), "section 2 MemoryAddress"],
     ["overlap", change(3, { gpa: 0x80a000 }), "section 3 MemoryAddress: 0x80a000 overlaps section 4"],
     ["two TD HOBs", change(3, { type: 2 }), "Type: 2 sections of type TD_HOB"],

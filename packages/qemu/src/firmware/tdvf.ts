@@ -177,6 +177,9 @@ function checkSection(raw: TdvfSectionEntry, i: number, image: Uint8Array, file:
       "DataOffset",
       `${hex(raw.DataOffset)} and ${hex(size)} bytes end outside the image of ${hex(image.length)} bytes`,
     );
+  // The kernel copies whole pages from the image.
+  if (size > 0 && raw.DataOffset % TDVF_ALIGNMENT !== 0)
+    fail("DataOffset", `${hex(raw.DataOffset)}; a multiple of ${hex(TDVF_ALIGNMENT)} is needed`);
   return {
     type,
     dataOffset: raw.DataOffset,

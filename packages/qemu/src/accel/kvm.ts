@@ -1,0 +1,250 @@
+/**
+ * The KVM accelerator: one VM with its file descriptors and memory slots. QEMU, accel/kvm/kvm-all.c. Requests that
+ * only an unfit host can refuse throw IoctlError.
+ */
+import {
+  errnoName,
+  Errno,
+  KVM_API_VERSION,
+  KVM_MEM_GUEST_MEMFD,
+  KVM_MEMORY_ATTRIBUTE_PRIVATE,
+  KvmCap,
+  type KvmCpuid2,
+  type KvmCpuidEntry2,
+  type KvmIoctlName,
+  KvmIoctl,
+  type KvmTdxCmd,
+  KvmTdxCmdId,
+  PAGE_SIZE,
+} from "@swtdx/abi";
+import { IoctlError, MachineError } from "../errors.js";
+import type { MsiMessage } from "../hw/intc/ioapic.js";
+import type { RamBlock } from "../memory/guest-memory.js";
+import type { GpaRange } from "../memory/memory-map.js";
+import type { Mapping, Syscalls } from "./syscalls.js";
+
+/** RAM of the guest: shared pages in `memory`, private ones in a guest_memfd. */
+export interface KvmRam extends RamBlock {
+  readonly memory: Mapping;
+  /** File descriptor, or null for an ordinary VM. */
+  readonly guestMemfd: number | null;
+}
+
+export interface KvmVcpu {
+  readonly index: number;
+  readonly fd: number;
+  /** struct kvm_run. */
+  readonly run: Uint8Array;
+  readonly view: DataView;
+}
+
+/** KVM_EXIT_HYPERCALL is enabled by number of hypercall. */
+const EXIT_HYPERCALL_MAP_GPA_RANGE = 1n << 12n;
+/** 25 MHz: the core crystal clock of every TD. */
+const TDX_APIC_BUS_CYCLES_NS = 40n;
+const IOAPIC_ROUTES = 24n;
+/** KVM_CAP_X2APIC_API: 32-bit IDs, no broadcast quirk. */
+const X2APIC_API_FLAGS = 3n;
+const RETRIES = 10_000;
+
+export class Kvm {
+  readonly #kvm: number;
+  readonly vm: number;
+  readonly ram: KvmRam[] = [];
+  readonly vcpus: KvmVcpu[] = [];
+  readonly #fds: number[] = [];
+
+  /** Opens /dev/kvm and creates a VM of `type` (KVM_X86_*). @throws MachineError | IoctlError */
+  constructor(
+    readonly sys: Syscalls,
+    type: number,
+  ) {
+    this.#kvm = sys.openKvm();
+    if (this.#kvm < 0) throw new MachineError(`/dev/kvm: ${errnoName(this.#kvm)}`);
+    const version = this.#system("KVM_GET_API_VERSION");
+    if (version !== KVM_API_VERSION)
+      throw new MachineError(`KVM API version ${version}, not ${KVM_API_VERSION}`);
+    const types = this.#system("KVM_CHECK_EXTENSION", KvmCap.KVM_CAP_VM_TYPES);
+    if (!(types & (1 << type)))
+      throw new MachineError(
+        `KVM does not support VMs of type ${type} (it supports mask 0x${types.toString(16)})`,
+      );
+    this.vm = this.#system("KVM_CREATE_VM", type);
+  }
+
+  #system(name: KvmIoctlName, arg?: unknown): number {
+    return this.#check(name, this.sys.ioctl(this.#kvm, KvmIoctl[name], arg));
+  }
+
+  /** A request to the VM. @throws IoctlError */
+  vmIoctl(name: KvmIoctlName, arg?: unknown): number {
+    return this.#check(name, this.sys.ioctl(this.vm, KvmIoctl[name], arg));
+  }
+
+  #check(name: string, result: number, hwError?: bigint): number {
+    if (result < 0) throw new IoctlError(name, -result, hwError);
+    return result;
+  }
+
+  checkExtension(cap: number): number {
+    return this.sys.ioctl(this.vm, KvmIoctl.KVM_CHECK_EXTENSION, cap);
+  }
+
+  enableCap(cap: number, ...args: bigint[]): void {
+    this.vmIoctl("KVM_ENABLE_CAP", { cap, flags: 0, args: [...args, 0n, 0n, 0n, 0n].slice(0, 4) });
+  }
+
+  /** The capabilities that every machine needs: split irqchip, x2APIC IDs, MapGPA exits, number of vCPUs. */
+  setUp(vcpus: number, tdx: boolean): void {
+    this.enableCap(KvmCap.KVM_CAP_SPLIT_IRQCHIP, IOAPIC_ROUTES);
+    this.enableCap(KvmCap.KVM_CAP_X2APIC_API, X2APIC_API_FLAGS);
+    if (!tdx) return;
+    this.enableCap(KvmCap.KVM_CAP_MAX_VCPUS, BigInt(vcpus));
+    this.enableCap(KvmCap.KVM_CAP_EXIT_HYPERCALL, EXIT_HYPERCALL_MAP_GPA_RANGE);
+    this.enableCap(KvmCap.KVM_CAP_X86_APIC_BUS_CYCLES_NS, TDX_APIC_BUS_CYCLES_NS);
+  }
+
+  /** KVM_GET_SUPPORTED_CPUID. */
+  supportedCpuid(): KvmCpuidEntry2[] {
+    return this.#growing("KVM_GET_SUPPORTED_CPUID", (cpuid) =>
+      this.sys.ioctl(this.#kvm, KvmIoctl.KVM_GET_SUPPORTED_CPUID, cpuid),
+    ).entries;
+  }
+
+  /** Runs a request that returns E2BIG until its list has room. */
+  #growing(name: string, request: (cpuid: KvmCpuid2) => number): KvmCpuid2 {
+    for (let nent = 64; ; nent *= 2) {
+      const cpuid: KvmCpuid2 = { nent, entries: [] };
+      const result = request(cpuid);
+      if (result >= 0) return cpuid;
+      if (result !== -Errno.E2BIG || nent > 4096) throw new IoctlError(name, -result);
+    }
+  }
+
+  /** KVM_MEMORY_ENCRYPT_OP on the VM, or on a vCPU. Retries what the kernel asks to be retried. @throws IoctlError */
+  tdx(cmd: KvmTdxCmd, vcpu?: KvmVcpu): void {
+    const name = Object.entries(KvmTdxCmdId).find(([, id]) => id === cmd.id)?.[0] ?? `command ${cmd.id}`;
+    for (let retry = 0; ; retry++) {
+      const result = this.sys.ioctl(vcpu?.fd ?? this.vm, KvmIoctl.KVM_MEMORY_ENCRYPT_OP, cmd);
+      const again = result === -Errno.EAGAIN || result === -Errno.EINTR;
+      if (again && retry < RETRIES) continue;
+      this.#check(name, result, cmd.hw_error);
+      return;
+    }
+  }
+
+  tdxCapabilities() {
+    const empty = {
+      supported_attrs: 0n,
+      supported_xfam: 0n,
+      kernel_tdvmcallinfo_1_r11: 0n,
+      user_tdvmcallinfo_1_r11: 0n,
+      kernel_tdvmcallinfo_1_r12: 0n,
+      user_tdvmcallinfo_1_r12: 0n,
+    };
+    let capabilities = { ...empty, cpuid: { nent: 0, entries: [] } as KvmCpuid2 };
+    this.#growing("KVM_TDX_CAPABILITIES", (cpuid) => {
+      capabilities = { ...empty, cpuid };
+      return this.sys.ioctl(this.vm, KvmIoctl.KVM_MEMORY_ENCRYPT_OP, {
+        id: KvmTdxCmdId.KVM_TDX_CAPABILITIES,
+        flags: 0,
+        data: capabilities,
+      });
+    });
+    return capabilities;
+  }
+
+  /** The CPUID that the TDX module gives a vCPU. */
+  tdxCpuid(vcpu: KvmVcpu): KvmCpuidEntry2[] {
+    return this.#growing("KVM_TDX_GET_CPUID", (cpuid) =>
+      this.sys.ioctl(vcpu.fd, KvmIoctl.KVM_MEMORY_ENCRYPT_OP, {
+        id: KvmTdxCmdId.KVM_TDX_GET_CPUID,
+        flags: 0,
+        data: cpuid,
+      }),
+    ).entries;
+  }
+
+  createVcpu(index: number): KvmVcpu {
+    const fd = this.vmIoctl("KVM_CREATE_VCPU", index);
+    const run = this.sys.mmapVcpu(fd);
+    const vcpu = { index, fd, run, view: new DataView(run.buffer, run.byteOffset, run.byteLength) };
+    this.vcpus.push(vcpu);
+    return vcpu;
+  }
+
+  setCpuid(vcpu: KvmVcpu, entries: KvmCpuidEntry2[]): void {
+    this.#check(
+      "KVM_SET_CPUID2",
+      this.sys.ioctl(vcpu.fd, KvmIoctl.KVM_SET_CPUID2, { nent: entries.length, entries }),
+    );
+  }
+
+  /** Gives the guest RAM: a user mapping, and a guest_memfd for the private pages if `isPrivate`. */
+  addRam(name: string, range: GpaRange, isPrivate: boolean): KvmRam {
+    const memory = this.sys.mmap(range.length);
+    const guestMemfd = isPrivate
+      ? this.vmIoctl("KVM_CREATE_GUEST_MEMFD", { size: range.length, flags: 0n })
+      : null;
+    if (guestMemfd !== null) this.#fds.push(guestMemfd);
+    this.vmIoctl("KVM_SET_USER_MEMORY_REGION2", {
+      slot: this.ram.length,
+      flags: guestMemfd === null ? 0 : KVM_MEM_GUEST_MEMFD,
+      guest_phys_addr: range.address,
+      memory_size: range.length,
+      userspace_addr: memory.address,
+      guest_memfd_offset: 0,
+      guest_memfd: guestMemfd ?? 0,
+    });
+    const ram = { name, ...range, memory, guestMemfd };
+    this.ram.push(ram);
+    // As QEMU does: RAM that has a guest_memfd is private until the guest converts it.
+    if (isPrivate) this.setPrivate(range, true);
+    return ram;
+  }
+
+  /** KVM_SET_MEMORY_ATTRIBUTES. */
+  setPrivate({ address, length }: GpaRange, isPrivate: boolean): void {
+    const attributes = isPrivate ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0n;
+    this.vmIoctl("KVM_SET_MEMORY_ATTRIBUTES", { address, size: length, attributes, flags: 0n });
+  }
+
+  /**
+   * Converts a range of guest memory and discards its other side (QEMU, kvm_convert_memory).
+   * @returns 0, or a positive errno.
+   */
+  convertMemory(gpa: number, length: number, toPrivate: boolean): number {
+    if (gpa % PAGE_SIZE !== 0 || length % PAGE_SIZE !== 0 || length === 0) return Errno.EINVAL;
+    const block = this.ram.find((one) => gpa < one.address + one.length && gpa + length > one.address);
+    // Firmware maps MMIO ranges shared to be sure that they are: nothing to do.
+    if (!block) return toPrivate ? Errno.EINVAL : 0;
+    const fd = block.guestMemfd;
+    if (fd === null || gpa < block.address || gpa + length > block.address + block.length)
+      return Errno.EINVAL;
+    this.setPrivate({ address: gpa, length }, toPrivate);
+    if (toPrivate) block.memory.discard(gpa - block.address, length);
+    else this.#check("fallocate", this.sys.punchHole(fd, gpa - block.address, length));
+    return 0;
+  }
+
+  /** KVM_SIGNAL_MSI. @returns false when no local APIC took it. */
+  signalMsi({ address, data }: MsiMessage): boolean {
+    const result = this.sys.ioctl(this.vm, KvmIoctl.KVM_SIGNAL_MSI, {
+      address_lo: address % 2 ** 32,
+      address_hi: Math.floor(address / 2 ** 32),
+      data,
+      flags: 0,
+      devid: 0,
+    });
+    return result > 0;
+  }
+
+  /** Closes everything: the VM is destroyed, its memory goes back to the host. */
+  close(): void {
+    for (const { fd } of this.vcpus) this.sys.close(fd);
+    for (const fd of this.#fds) this.sys.close(fd);
+    this.sys.close(this.vm);
+    for (const { memory } of this.ram) this.sys.munmap(memory);
+    this.sys.close(this.#kvm);
+  }
+}

@@ -1,0 +1,103 @@
+/**
+ * The q35 machine's board: which device is where and how interrupts run, for a TD: no SMM, no 8259, no HPET. QEMU,
+ * hw/i386/pc_q35.c and pc.c (pc_basic_device_init, pc_cmos_init).
+ */
+import { RESET_CONTROL } from "@swtdx/abi";
+import { Timers } from "../../clock.js";
+import { AddressSpace } from "../../memory/address-space.js";
+import type { DmaMemory } from "../../memory/guest-memory.js";
+import type { MemoryMap } from "../../memory/memory-map.js";
+import { Ich9Pm } from "../acpi/ich9-pm.js";
+import { COM1, Serial, UART_REGISTERS } from "../char/serial.js";
+import { I8042 } from "../input/i8042.js";
+import { IoApic, IOAPIC_ADDRESS, IOAPIC_SIZE, type MsiMessage } from "../intc/ioapic.js";
+import { Ich9Lpc, ICH9_LPC_DEVFN } from "../isa/ich9-lpc.js";
+import { Debugcon, Port92, PORT_92, PORT_DEBUGCON, PORT_POST, PostPort, ResetControl } from "../isa/ports.js";
+import { FwCfg } from "../nvram/fw-cfg.js";
+import { devfn, PciBus } from "../pci/pci-host.js";
+import { Q35Mch } from "../pci/q35-mch.js";
+import { Mc146818, RTC_IRQ, RTC_PORT } from "../rtc/mc146818.js";
+import { I8254, PIT_IRQ } from "../timer/i8254.js";
+
+/** Input of the I/O APIC that an ISA interrupt is wired to: the timer's line is moved, as the MADT tells. */
+export const isaGsi = (irq: number): number => (irq === PIT_IRQ ? 2 : irq);
+
+export interface BoardOptions {
+  readonly memory: DmaMemory;
+  readonly map: MemoryMap;
+  readonly vcpus: number;
+  readonly now: () => number;
+  /** Unix time in seconds at power-on. */
+  readonly rtcStart: number;
+  serial(byte: number): void;
+  debugcon(byte: number): void;
+  sendMsi(message: MsiMessage): void;
+  poweroff(how: string): void;
+  reset(how: string): void;
+}
+
+export class Q35Board {
+  readonly ports = new AddressSpace();
+  readonly mmio = new AddressSpace();
+  readonly timers: Timers;
+  readonly ioapic: IoApic;
+  readonly serial: Serial;
+  readonly fwCfg: FwCfg;
+  readonly rtc: Mc146818;
+  readonly pm: Ich9Pm;
+  readonly pci: PciBus;
+  readonly mch: Q35Mch;
+
+  constructor(options: BoardOptions) {
+    const { ports, mmio } = this;
+    const { reset } = options;
+    this.timers = new Timers(options.now);
+    this.ioapic = new IoApic((message) => options.sendMsi(message));
+    mmio.map(IOAPIC_ADDRESS, IOAPIC_SIZE, this.ioapic);
+    const isaIrq = (irq: number) => (level: boolean) => this.ioapic.setIrq(isaGsi(irq), level);
+
+    this.pci = new PciBus(ports, mmio);
+    const lpc: Ich9Lpc = new Ich9Lpc(
+      ports,
+      mmio,
+      (this.pm = new Ich9Pm({
+        now: options.now,
+        sci: (level) => lpc.setSci(level),
+        poweroff: () => options.poweroff("ACPI S5"),
+      })),
+      (gsi, level) => this.ioapic.setIrq(gsi, level),
+    );
+    this.mch = new Q35Mch(this.pci, mmio);
+    this.pci.add(devfn(0, 0), this.mch);
+    this.pci.add(ICH9_LPC_DEVFN, lpc);
+    ports.map(RESET_CONTROL.PORT, 1, new ResetControl(reset));
+
+    this.serial = new Serial((byte) => options.serial(byte), isaIrq(COM1.IRQ));
+    ports.map(COM1.PORT, UART_REGISTERS, this.serial);
+    this.rtc = new Mc146818(this.timers, options.rtcStart, isaIrq(RTC_IRQ));
+    ports.map(RTC_PORT, 2, this.rtc);
+    new I8254(this.timers, isaIrq(PIT_IRQ)).attach(ports);
+    new I8042(reset).attach(ports);
+    ports.map(PORT_92, 1, new Port92(reset));
+    ports.map(PORT_POST, 1, new PostPort());
+    ports.map(PORT_DEBUGCON, 1, new Debugcon((byte) => options.debugcon(byte)));
+    this.fwCfg = new FwCfg(options.memory);
+    this.fwCfg.attach(ports);
+    initCmos(this.rtc, options.map, options.vcpus);
+  }
+}
+
+/** What the CMOS RAM tells about memory and processors. */
+function initCmos(rtc: Mc146818, map: MemoryMap, vcpus: number): void {
+  const put = (at: number, value: number, bytes = 2) => {
+    for (let i = 0; i < bytes; i++) rtc.set(at + i, Math.floor(value / 2 ** (8 * i)) & 0xff);
+  };
+  const low = map.below4g.length;
+  put(0x15, Math.min(low / 1024, 640));
+  const extended = Math.min(Math.max(low / 1024 - 1024, 0), 65535);
+  put(0x17, extended);
+  put(0x30, extended);
+  put(0x34, Math.min(Math.max((low - 16 * 2 ** 20) / 65536, 0), 65535));
+  put(0x5b, map.above4g.length / 65536, 3);
+  put(0x5f, vcpus - 1, 1);
+}
