@@ -34,3 +34,5 @@ export * from "./tdx/td-params.js";
 export * from "./tdx/tdmr-info.js";
 export * from "./tdx/tdreport.js";
 export * from "./tdx/ve-info.js";
+export * from "./quote.js";
+export * from "./qgs.js";
