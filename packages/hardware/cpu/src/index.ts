@@ -4,3 +4,5 @@ export * from "./interface/memory.js";
 export * from "./interface/seam.js";
 export * from "./interface/processor.js";
 export * from "./interface/engine.js";
+// A logical processor's registers are part of its interface.
+export { Gpr, REG, REGISTER_FILE_SIZE, RegisterFile, SEG, SEGMENT_SIZE, SegmentRegister } from "@swtdx/x86";
