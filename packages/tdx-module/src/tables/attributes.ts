@@ -26,7 +26,8 @@ export const XCR0_USER_BIT_MASK = XFAM_XCR0_MASK;
 export const XCR0_SUPERVISOR_BIT_MASK = XFAM_XSS_MASK;
 export const XCR0_MAX_VALID_BIT = 18;
 
-export const CONFIG_FLAGS_FIXED0 = CONFIG_FLAGS.GPAW | CONFIG_FLAGS.FLEXIBLE_PENDING_VE | CONFIG_FLAGS.NO_RBP_MOD;
+export const CONFIG_FLAGS_FIXED0 =
+  CONFIG_FLAGS.GPAW | CONFIG_FLAGS.FLEXIBLE_PENDING_VE | CONFIG_FLAGS.NO_RBP_MOD;
 export const CONFIG_FLAGS_FIXED1 = 0n;
 
 /** Bits of TD_CTLS that the guest may write. REDUCE_VE (bit 3) is not offered. */
@@ -38,7 +39,7 @@ export const VIRT_TSC_FREQUENCY_MAX = 400;
 /** Limit of TD_PARAMS.MAX_VCPUS. */
 export const MAX_VCPUS_PER_TD = 576;
 
-export function verifyTD_ATTRIBUTES(attributes: bigint, imported = false): boolean {
+export function verifyTdAttributes(attributes: bigint, imported = false): boolean {
   if ((attributes & ~ATTRIBUTES_FIXED0) !== 0n) return false;
   if ((attributes & ATTRIBUTES_FIXED1) !== ATTRIBUTES_FIXED1) return false;
   if ((attributes & TD_ATTRIBUTES.MIGRATABLE) === 0n) return !imported;

@@ -49,7 +49,11 @@ const NA = CPUID_SUBLEAF_NA;
 const ALL = 0xffffffff;
 const ZERO: CpuidQuad = [0, 0, 0, 0];
 
-function row(leaf: number, subleaf: number, rest: Partial<Omit<CpuidLookup, "leaf" | "subleaf">>): CpuidLookup {
+function row(
+  leaf: number,
+  subleaf: number,
+  rest: Partial<Omit<CpuidLookup, "leaf" | "subleaf">>,
+): CpuidLookup {
   return {
     leaf,
     subleaf,

@@ -168,7 +168,7 @@ export function findMsrEntry(index: number): MsrRow | null {
   let high = MSR_LOOKUP.length - 1;
   while (low <= high) {
     const middle = (low + high) >> 1;
-    const row = MSR_LOOKUP[middle]!;
+    const row = MSR_LOOKUP[middle];
     if (index < row[0]) high = middle - 1;
     else if (index > row[1]) low = middle + 1;
     else return row;
@@ -230,8 +230,8 @@ export function buildMsrBitmaps(td: TdFeatures): Uint8Array {
     for (let index = first; index <= last; index++) {
       const at = (index >= 0xc0000000 ? 1024 : 0) + ((index & 0x1fff) >> 3);
       const mask = ~(1 << (index & 7));
-      if (clearRead) page[at]! &= mask;
-      if (clearWrite) page[at + 2048]! &= mask;
+      if (clearRead) page[at] &= mask;
+      if (clearWrite) page[at + 2048] &= mask;
     }
   }
   return page;

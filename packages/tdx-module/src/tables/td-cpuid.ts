@@ -76,7 +76,7 @@ const isZero = (quad: CpuidQuad): boolean => (quad[0] | quad[1] | quad[2] | quad
 /** The processor's value with fixed bits applied: what the configurable bits start from. */
 export function fixedCpuidValues(entry: CpuidLookup, native: CpuidQuad): MutableQuad {
   const out: MutableQuad = [0, 0, 0, 0];
-  for (let i = 0; i < 4; i++) out[i] = u32((native[i]! & ~entry.fixed0OrDynamic[i]!) | entry.fixed1[i]!);
+  for (let i = 0; i < 4; i++) out[i] = u32((native[i] & ~entry.fixed0OrDynamic[i]) | entry.fixed1[i]);
   return out;
 }
 
@@ -84,7 +84,7 @@ const applyXfamMasks = (entry: CpuidLookup, values: MutableQuad, xfam: bigint): 
   const table = CPUID_XFAM_MASKS.find((t) => t.leaf === entry.leaf && t.subleaf === entry.subleaf);
   if (table === undefined) return;
   for (const [n, mask] of table.masks)
-    if (!isBit(xfam, n)) for (let i = 0; i < 4; i++) values[i] = u32(values[i]! & ~mask[i]!);
+    if (!isBit(xfam, n)) for (let i = 0; i < 4; i++) values[i] = u32(values[i] & ~mask[i]);
 };
 
 const clear = (values: MutableQuad): void => {
@@ -112,12 +112,12 @@ export function computeTdCpuid(input: TdCpuidInput): TdCpuid | TdCpuidError {
 /** CONFIG_DIRECT bits take the configured value, ALLOW_DIRECT ones are cleared when not configured. */
 function configure(entry: CpuidLookup, final: MutableQuad, input: TdCpuidInput): TdCpuidError | null {
   if (entry.configIndex < 0) return null;
-  const { configDirect, allowDirect } = CPUID_CONFIGURABLE[entry.configIndex]!;
+  const { configDirect, allowDirect } = CPUID_CONFIGURABLE[entry.configIndex];
   const config = input.config[entry.configIndex] ?? [0, 0, 0, 0];
   for (let i = 0; i < 4; i++) {
-    if ((config[i]! & ~(configDirect[i]! | allowDirect[i]!)) !== 0) return configError(entry);
+    if ((config[i] & ~(configDirect[i] | allowDirect[i])) !== 0) return configError(entry);
     final[i] = u32(
-      ((final[i]! & ~configDirect[i]!) | (config[i]! & configDirect[i]!)) & (config[i]! | ~allowDirect[i]!),
+      ((final[i] & ~configDirect[i]) | (config[i] & configDirect[i])) & (config[i] | ~allowDirect[i]),
     );
   }
   return null;
@@ -239,10 +239,10 @@ export function checkCpuid1f(values: MutableQuad[], native: readonly CpuidQuad[]
   let level = LEVEL_INVALID;
   for (let subleaf = 0; subleaf < LEVEL_TYPE_MAX; subleaf++) {
     const index = getCpuidLookupEntry(0x1f, subleaf);
-    if (subleaf === 0) nullConfig = isZero(values[index]!);
-    else if (nullConfig && !isZero(values[index]!)) return false;
+    if (subleaf === 0) nullConfig = isZero(values[index]);
+    else if (nullConfig && !isZero(values[index])) return false;
     if (nullConfig) values[index] = fixedCpuidValuesOf1f(native[index] ?? [0, 0, 0, 0]);
-    const quad = values[index]!;
+    const quad = values[index];
     const previous = level;
     level = (quad[2] >>> 8) & 0xff;
     if (level === LEVEL_INVALID) {

@@ -63,7 +63,10 @@ export const ENTRY_LOAD_PKRS = 1n << 22n;
  * All controls as TDH.SYS.INIT checks them.
  * @returns the base values, or the number of the MSR that does not allow them
  */
-export function tdVmcsValues(rdmsr: (index: number) => bigint, waitpkg: boolean): TdVmcsValues | { msr: number } {
+export function tdVmcsValues(
+  rdmsr: (index: number) => bigint,
+  waitpkg: boolean,
+): TdVmcsValues | { msr: number } {
   const out: Partial<Record<TdVmcsControlName, bigint>> = {};
   for (const name of ["pinbased", "procbased", "procbased2", "exit", "entry"] as const) {
     const control = TD_VMCS_CONTROLS[name];
@@ -147,7 +150,8 @@ export const POSTED_INTERRUPT_NOTIFICATION_VECTOR_INIT = 0xffff;
 export const NULL_PA = ALL_ONES;
 
 /** VPID of a TD: HKID in bits 15:2, VM in 1:0. */
-export const composeVpid = (vm: number, hkid: number): number => (vm >= 4 || hkid >= 4096 ? 0 : (hkid << 2) | vm);
+export const composeVpid = (vm: number, hkid: number): number =>
+  vm >= 4 || hkid >= 4096 ? 0 : (hkid << 2) | vm;
 
 /** Registers of a new vCPU outside the VMCS. */
 export const XCR0_RESET_STATE = 0x1n;

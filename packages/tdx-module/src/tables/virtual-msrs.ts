@@ -64,7 +64,12 @@ export interface VirtualMsrInput {
   readonly monitorMwait: boolean;
   readonly crFixed: CrFixedBits;
   /** Bits that the processor's capability MSRs fix to 1, by control. */
-  readonly fixed1: { readonly pinbased: bigint; readonly procbased: bigint; readonly exit: bigint; readonly entry: bigint };
+  readonly fixed1: {
+    readonly pinbased: bigint;
+    readonly procbased: bigint;
+    readonly exit: bigint;
+    readonly entry: bigint;
+  };
   /** IA32_VMX_EPT_VPID_CAP of the processor. */
   readonly eptVpidCap: bigint;
 }
@@ -140,7 +145,14 @@ const l2Cr4WriteMask = ({ attributes, xfam, crFixed }: VirtualMsrInput): bigint 
 /** Bits of IA32_ARCH_CAPABILITIES that TD_PARAMS may configure: SSB_NO, RRSBA, BHI_NO, PBRSB_NO. */
 export const IA32_ARCH_CAPABILITIES_CONFIG_MASK = (1n << 4n) | (1n << 19n) | (1n << 20n) | (1n << 24n);
 const FIXED_0 =
-  (1n << 9n) | (1n << 10n) | (1n << 11n) | (1n << 16n) | (1n << 17n) | (1n << 18n) | (1n << 22n) | (1n << 23n);
+  (1n << 9n) |
+  (1n << 10n) |
+  (1n << 11n) |
+  (1n << 16n) |
+  (1n << 17n) |
+  (1n << 18n) |
+  (1n << 22n) |
+  (1n << 23n);
 /** XAPIC_DISABLE_STATUS. */
 const FIXED_1 = 1n << 21n;
 

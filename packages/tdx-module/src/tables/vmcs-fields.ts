@@ -176,3 +176,8 @@ export const ExitReason = {
   SEAMCALL: 76,
   TDCALL: 77,
 } as const;
+
+const EXIT_REASON_NAMES = new Map<number, string>(Object.entries(ExitReason).map(([name, n]) => [n, name]));
+/** Name of a basic exit reason, for the trace. */
+export const exitReasonName = (reason: number): string =>
+  EXIT_REASON_NAMES.get(reason & 0xffff) ?? String(reason & 0xffff);
