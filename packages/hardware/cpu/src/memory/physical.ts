@@ -1,0 +1,122 @@
+/**
+ * Physical accesses of one package: KeyID decoding, the SEAM range's protection, DRAM's bounds, machine checks.
+ * Intel SDM vol. 3A "Memory encryption", TDX Module Architecture Specification "SEAMRR", "KeyID partitioning".
+ */
+import type { Hpa, KeyId, Pfn } from "@swtdx/abi";
+import type { CpuArena, CpuMemory } from "../interface/memory.js";
+
+/** Outcome of a physical access. */
+export const Phys = { OK: 0, MC: 1 } as const;
+
+/** Physical-address width: MAXPHYADDR, KeyID bits included (CPUID 0x80000008.EAX[7:0]). */
+export const MAXPA = 52;
+
+export class PhysicalMemory {
+  readonly u8: Uint8Array;
+  readonly u32: Uint32Array;
+  /** KeyID bits at the top of a physical address: IA32_TME_ACTIVATE.MK_TME_KEYID_BITS. 0: MKTME is off. */
+  keyIdBits = 0;
+  /** The first physical-address bit that is a KeyID bit, as a power of two. */
+  keyIdUnit = 2 ** MAXPA;
+  /** KeyIDs from here on are private (TDX) ones. */
+  firstPrivate = 64;
+  /** Number of private KeyIDs. */
+  privateCount = 0;
+  /** SEAM range as page frames; empty while SEAMRR is not enabled. */
+  seamFirst = 0;
+  seamEnd = 0;
+  /** Result of `readQ`. */
+  lo = 0;
+  hi = 0;
+  /** Where the last machine check happened. */
+  faultHpa = 0;
+  /** Results of `split`. */
+  hpa = 0;
+  keyId = 0;
+  readonly #scratch = new Uint8Array(8);
+  readonly #scratchView = new DataView(this.#scratch.buffer);
+
+  constructor(
+    readonly arena: CpuArena,
+    readonly memory: CpuMemory,
+  ) {
+    this.u8 = new Uint8Array(arena.memory.buffer);
+    this.u32 = new Uint32Array(arena.memory.buffer);
+  }
+
+  /** Takes a physical address with KeyID bits apart, into `hpa` and `keyId`. */
+  split(pa: number): void {
+    const key = Math.floor(pa / this.keyIdUnit);
+    this.keyId = key;
+    this.hpa = pa - key * this.keyIdUnit;
+  }
+  join(hpa: number, keyId: number): number {
+    return hpa + keyId * this.keyIdUnit;
+  }
+  isPrivate(keyId: number): boolean {
+    return keyId >= this.firstPrivate;
+  }
+  inSeam(frame: number): boolean {
+    return frame >= this.seamFirst && frame < this.seamEnd;
+  }
+
+  /** Arena offset of a frame for reads under a key, or -1. `seam`: the access is one of SEAM root mode. */
+  frameForRead(frame: number, keyId: number, seam: boolean): number {
+    if (!seam && this.inSeam(frame)) return -1;
+    if (frame * 4096 >= this.memory.dramBytes) return -1;
+    return this.memory.frameForRead(frame as Pfn, keyId as KeyId);
+  }
+  frameForWrite(frame: number, keyId: number, seam: boolean): number {
+    if (!seam && this.inSeam(frame)) return -1;
+    if (frame * 4096 >= this.memory.dramBytes) return -1;
+    return this.memory.frameForWrite(frame as Pfn, keyId as KeyId);
+  }
+
+  /** Reads bytes within one page. Outside SEAM, the SEAM range is an abort page: all ones. */
+  read(hpa: number, keyId: number, target: Uint8Array, seam: boolean): number {
+    if ((!seam && this.inSeam(Math.floor(hpa / 4096))) || hpa + target.length > this.memory.dramBytes) {
+      target.fill(0xff);
+      return Phys.OK;
+    }
+    if (this.memory.read(hpa as Hpa, keyId as KeyId, target) === 0) return Phys.OK;
+    this.faultHpa = hpa;
+    return Phys.MC;
+  }
+  /** Writes bytes within one page. */
+  write(hpa: number, keyId: number, source: Uint8Array, seam: boolean): number {
+    if ((!seam && this.inSeam(Math.floor(hpa / 4096))) || hpa + source.length > this.memory.dramBytes)
+      return Phys.OK;
+    if (this.memory.write(hpa as Hpa, keyId as KeyId, source) === 0) return Phys.OK;
+    this.faultHpa = hpa;
+    return Phys.MC;
+  }
+  /** Reads an aligned 64-bit value into `lo` and `hi`. */
+  readQ(hpa: number, keyId: number, seam: boolean): number {
+    const frame = Math.floor(hpa / 4096);
+    const base = this.frameForRead(frame, keyId, seam);
+    if (base >= 0) {
+      const at = (base + (hpa - frame * 4096)) / 4;
+      this.lo = this.u32[at]!;
+      this.hi = this.u32[at + 1]!;
+      return Phys.OK;
+    }
+    const status = this.read(hpa, keyId, this.#scratch, seam);
+    this.lo = this.#scratchView.getUint32(0, true);
+    this.hi = this.#scratchView.getUint32(4, true);
+    return status;
+  }
+  /** Writes an aligned 64-bit value. */
+  writeQ(hpa: number, keyId: number, lo: number, hi: number, seam: boolean): number {
+    const frame = Math.floor(hpa / 4096);
+    const base = this.frameForWrite(frame, keyId, seam);
+    if (base >= 0) {
+      const at = (base + (hpa - frame * 4096)) / 4;
+      this.u32[at] = lo;
+      this.u32[at + 1] = hi;
+      return Phys.OK;
+    }
+    this.#scratchView.setUint32(0, lo, true);
+    this.#scratchView.setUint32(4, hi, true);
+    return this.write(hpa, keyId, this.#scratch, seam);
+  }
+}

@@ -1,0 +1,326 @@
+/**
+ * VM entry and VM exit: moving state between the VMCS and the registers.
+ * Intel SDM vol. 3C chapters 27 (VM entries) and 28 (VM exits).
+ */
+import { REG, RegisterFile, SEG, SegmentRegister } from "@swtdx/x86";
+import { Step } from "../interface/engine.js";
+import type { Guest } from "../guest/guest.js";
+import type { MsrFile } from "../msr/msr-file.js";
+import type { PhysicalMemory } from "../memory/physical.js";
+import { ENTRY, EXIT, PROC, PROC2, PROC3 } from "./controls.js";
+import { CONTROL_CHECKS, firstFailed, GUEST_CHECKS, HOST_CHECKS, type CheckContext } from "./entry-checks.js";
+import { VMCS } from "./fields.js";
+import type { Vmcs } from "./vmcs.js";
+import type { EptRoot } from "../memory/ept.js";
+
+/** The 64-bit registers that have a VMCS field each, by their place in the register file. */
+const GUEST_REGISTERS: readonly (readonly [number, number])[] = [
+  [VMCS.GUEST_CR0, REG.CR0],
+  [VMCS.GUEST_CR3, REG.CR3],
+  [VMCS.GUEST_CR4, REG.CR4],
+  [VMCS.GUEST_RSP, REG.GPR + 4 * 8],
+  [VMCS.GUEST_RIP, REG.RIP],
+  [VMCS.GUEST_RFLAGS, REG.RFLAGS],
+  [VMCS.GUEST_GDTR_BASE, REG.GDTR_BASE],
+  [VMCS.GUEST_IDTR_BASE, REG.IDTR_BASE],
+  [VMCS.GUEST_SYSENTER_ESP, REG.SYSENTER_ESP],
+  [VMCS.GUEST_SYSENTER_EIP, REG.SYSENTER_EIP],
+];
+
+/** Guest state that MSRs outside the register file hold: VMCS field, MSR, and the controls that load and save it. */
+const GUEST_MSRS: readonly { field: number; msr: number; load: number; save: number }[] = [
+  { field: VMCS.GUEST_IA32_DEBUGCTL, msr: 0x1d9, load: ENTRY.LOAD_DEBUG_CONTROLS, save: EXIT.SAVE_DEBUG_CONTROLS },
+  {
+    field: VMCS.GUEST_IA32_PERF_GLOBAL_CTRL,
+    msr: 0x38f,
+    load: ENTRY.LOAD_PERF_GLOBAL_CTRL,
+    save: EXIT.SAVE_PERF_GLOBAL_CTRL,
+  },
+  { field: VMCS.GUEST_IA32_RTIT_CTL, msr: 0x570, load: ENTRY.LOAD_RTIT_CTL, save: -1 },
+  { field: VMCS.GUEST_IA32_LBR_CTL, msr: 0x14ce, load: ENTRY.LOAD_LBR_CTL, save: -1 },
+  { field: VMCS.GUEST_IA32_PKRS, msr: 0x6e1, load: ENTRY.LOAD_PKRS, save: -1 },
+  { field: VMCS.GUEST_S_CET, msr: 0x6a2, load: ENTRY.LOAD_CET, save: -1 },
+  { field: VMCS.GUEST_INTR_SSP_TABLE, msr: 0x6a8, load: ENTRY.LOAD_CET, save: -1 },
+];
+
+export interface TransitionContext {
+  readonly regs: RegisterFile;
+  readonly guest: Guest;
+  readonly msrs: MsrFile;
+  readonly phys: PhysicalMemory;
+}
+
+export const checkContext = (v: Vmcs, phys: PhysicalMemory, seam: boolean): CheckContext => {
+  const proc = v.lo(VMCS.CPU_BASED_VM_EXEC_CONTROL);
+  return {
+    v,
+    phys,
+    seam,
+    pin: v.lo(VMCS.PIN_BASED_VM_EXEC_CONTROL),
+    proc,
+    proc2: (proc & PROC.ACTIVATE_SECONDARY) !== 0 ? v.lo(VMCS.SECONDARY_VM_EXEC_CONTROL) : 0,
+    proc3: (proc & PROC.ACTIVATE_TERTIARY) !== 0 ? v.lo(VMCS.TERTIARY_VM_EXEC_CONTROL) : 0,
+    exit: v.lo(VMCS.VM_EXIT_CONTROLS),
+    entry: v.lo(VMCS.VM_ENTRY_CONTROLS),
+  };
+};
+
+/** VM-instruction error 7 or 8, or 0. */
+export function checkControlsAndHost(c: CheckContext, failed: (what: string) => void): 0 | 7 | 8 {
+  let check = firstFailed(CONTROL_CHECKS, c);
+  if (check) {
+    failed(check.what);
+    return 7;
+  }
+  check = firstFailed(HOST_CHECKS, c);
+  if (check) {
+    failed(check.what);
+    return 8;
+  }
+  return 0;
+}
+
+/** Checks guest state. @returns exit qualification of the failure, or -1 when it is valid */
+export function checkGuest(c: CheckContext, failed: (what: string) => void): number {
+  const check = firstFailed(GUEST_CHECKS, c);
+  if (!check) return -1;
+  failed(check.what);
+  return check.what === "VMCS link pointer" ? 4 : 0;
+}
+
+/** An EPT pointer as the walker wants it. */
+function eptRoot(phys: PhysicalMemory, v: Vmcs, field: number, tdHkid: number, proc2: number): EptRoot {
+  const pointer = v.addr(field);
+  const low = v.lo(field);
+  phys.split(pointer - (low & 0xfff));
+  return {
+    base: phys.hpa,
+    levels: ((low >>> 3) & 7) + 1,
+    keyId: tdHkid >= 0 ? tdHkid : phys.keyId,
+    private: tdHkid >= 0,
+    accessedDirty: (low & 0x40) !== 0,
+    modeBasedExecute: (proc2 & PROC2.MODE_BASED_EXECUTE) !== 0,
+  };
+}
+
+/**
+ * Loads guest state and the MSR-load area, and prepares event injection.
+ * @returns 0, or the number of the MSR-load entry (from 1) that failed
+ */
+export function loadGuest(t: TransitionContext, c: CheckContext): number {
+  const { regs, guest, msrs, phys } = t;
+  const { v } = c;
+  for (const [field, register] of GUEST_REGISTERS) {
+    regs.set32(register, v.lo(field));
+    regs.set32(register + 4, v.hi(field));
+  }
+  // CR0: ET, NW, CD and the reserved bits keep their values; ET reads as 1.
+  regs.set32(REG.CR0, (v.lo(VMCS.GUEST_CR0) | 0x10) >>> 0);
+  regs.set32(REG.GDTR_LIMIT, v.lo(VMCS.GUEST_GDTR_LIMIT));
+  regs.set32(REG.IDTR_LIMIT, v.lo(VMCS.GUEST_IDTR_LIMIT));
+  regs.set(REG.SYSENTER_CS, BigInt(v.lo(VMCS.GUEST_SYSENTER_CS)));
+  for (let i = 0; i < 8; i++) {
+    const at = RegisterFile.segment(i);
+    regs.set32(at + SEG.SELECTOR, v.lo(VMCS.GUEST_ES_SELECTOR + 2 * i) & 0xffff);
+    regs.set32(at + SEG.LIMIT, v.lo(VMCS.GUEST_ES_LIMIT + 2 * i));
+    regs.set32(at + SEG.AR, v.lo(VMCS.GUEST_ES_AR_BYTES + 2 * i));
+    regs.set32(at + SEG.BASE, v.lo(VMCS.GUEST_ES_BASE + 2 * i));
+    regs.set32(at + SEG.BASE + 4, v.hi(VMCS.GUEST_ES_BASE + 2 * i));
+  }
+  if ((c.entry & ENTRY.LOAD_DEBUG_CONTROLS) !== 0)
+    regs.set(REG.DR7, (v.get(VMCS.GUEST_DR7) & 0xffff2fffn) | 0x400n);
+  if ((c.entry & ENTRY.LOAD_PAT) !== 0) regs.set(REG.PAT, v.get(VMCS.GUEST_IA32_PAT));
+  const ia32e = (c.entry & ENTRY.IA32E_MODE_GUEST) !== 0;
+  if ((c.entry & ENTRY.LOAD_EFER) !== 0) regs.set(REG.EFER, v.get(VMCS.GUEST_IA32_EFER));
+  else {
+    const efer = regs.get(REG.EFER);
+    const paging = (v.lo(VMCS.GUEST_CR0) & 0x80000000) !== 0;
+    regs.set(REG.EFER, ia32e ? efer | 0x500n : paging ? efer & ~0x500n : efer & ~0x400n);
+  }
+  for (const { field, msr, load } of GUEST_MSRS)
+    if ((c.entry & load) !== 0) msrs.setRaw(msr, v.get(field));
+  regs.set32(REG.INTERRUPTIBILITY, v.lo(VMCS.GUEST_INTERRUPTIBILITY_INFO));
+  regs.set32(REG.ACTIVITY, v.lo(VMCS.GUEST_ACTIVITY_STATE));
+
+  // Paging: tags, EPT, PDPTEs.
+  const useEpt = (c.proc2 & PROC2.ENABLE_EPT) !== 0;
+  guest.vpid = (c.proc2 & PROC2.ENABLE_VPID) !== 0 ? v.lo(VMCS.VIRTUAL_PROCESSOR_ID) : 0;
+  const hkid = c.seam ? v.lo(VMCS.TD_HKID) & 0xffff : -1;
+  guest.eptRoot = useEpt ? eptRoot(phys, v, VMCS.EPT_POINTER, hkid, c.proc2) : null;
+  guest.sharedRoot = null;
+  guest.sharedBit = 0;
+  if (c.seam) {
+    guest.sharedBit = (c.proc3 & PROC3.GPAW) !== 0 ? 2 ** 51 : 2 ** 47;
+    // The shared EPT has as many levels as the private one, whatever stands in its pointer's low bits.
+    const shared = eptRoot(phys, v, VMCS.SHARED_EPT_POINTER, -1, c.proc2);
+    shared.levels = guest.eptRoot!.levels;
+    shared.accessedDirty = false;
+    guest.sharedRoot = shared;
+  }
+  for (let i = 0; i < 4; i++) {
+    guest.mode.pdptes[i * 2] = v.lo(VMCS.GUEST_PDPTR0 + 2 * i);
+    guest.mode.pdptes[i * 2 + 1] = v.hi(VMCS.GUEST_PDPTR0 + 2 * i);
+  }
+  guest.begin(v, c);
+  // Without VPIDs entries and exits flush.
+  if (guest.vpid === 0) guest.tlb.flushVpid(0, false);
+  guest.updateMode();
+  return loadMsrs(t, v, VMCS.VM_ENTRY_MSR_LOAD_COUNT, VMCS.VM_ENTRY_MSR_LOAD_ADDR, c.seam);
+}
+
+/** MSRs that a load or store area may not name: FS/GS base, x2APIC registers, SMM's. */
+const forbiddenInArea = (index: number): boolean =>
+  index === 0xc0000100 || index === 0xc0000101 || (index >= 0x800 && index <= 0x8ff) || index === 0x9e || index === 0x79;
+
+function loadMsrs(t: TransitionContext, v: Vmcs, count: number, field: number, seam: boolean): number {
+  const { phys, msrs } = t;
+  const total = v.lo(count);
+  for (let i = 0; i < total; i++) {
+    phys.split(v.addr(field) + i * 16);
+    const { hpa, keyId } = phys;
+    phys.readQ(hpa, keyId, seam);
+    const index = phys.lo;
+    if (phys.hi !== 0 || forbiddenInArea(index)) return i + 1;
+    phys.readQ(hpa + 8, keyId, seam);
+    if (!msrs.write(index, (BigInt(phys.hi) << 32n) | BigInt(phys.lo))) return i + 1;
+  }
+  return 0;
+}
+/** @returns whether all could be stored; otherwise the exit becomes a VMX abort */
+function storeMsrs(t: TransitionContext, v: Vmcs, seam: boolean): boolean {
+  const { phys, msrs } = t;
+  const total = v.lo(VMCS.VM_EXIT_MSR_STORE_COUNT);
+  for (let i = 0; i < total; i++) {
+    phys.split(v.addr(VMCS.VM_EXIT_MSR_STORE_ADDR) + i * 16);
+    const { hpa, keyId } = phys;
+    phys.readQ(hpa, keyId, seam);
+    const index = phys.lo;
+    const value = phys.hi !== 0 || forbiddenInArea(index) ? null : msrs.read(index);
+    if (value === null) return false;
+    phys.writeQ(hpa + 8, keyId, Number(value & 0xffffffffn), Number(value >> 32n), seam);
+  }
+  return true;
+}
+
+/** Injects the event of the VM-entry interruption-information field. Step.EVENT: it is in `guest.event`. */
+export function injectEvent(t: TransitionContext, v: Vmcs): Step {
+  const info = v.lo(VMCS.VM_ENTRY_INTR_INFO_FIELD);
+  if (info >>> 31 === 0) return Step.DONE;
+  // The valid bit is cleared by every VM exit, not here.
+  const { guest, regs } = t;
+  const type = (info >>> 8) & 7;
+  const { event } = guest;
+  event.vector = info & 0xff;
+  event.type = type;
+  event.hasErrorCode = (info & 0x800) !== 0;
+  event.errorCode = event.hasErrorCode ? v.lo(VMCS.VM_ENTRY_EXCEPTION_ERROR_CODE) : 0;
+  event.length = type >= 4 ? v.lo(VMCS.VM_ENTRY_INSTRUCTION_LEN) : 0;
+  if (type === 7) return Step.DONE;
+  if (type === 2 && guest.virtualNmis)
+    regs.set32(REG.INTERRUPTIBILITY, regs.get32(REG.INTERRUPTIBILITY) | 8);
+  regs.set32(REG.ACTIVITY, 0);
+  return Step.EVENT;
+}
+
+/** Saves guest state after a VM exit that is not an entry failure. */
+export function saveGuest(t: TransitionContext, v: Vmcs): void {
+  const { regs, guest, msrs } = t;
+  const exit = v.lo(VMCS.VM_EXIT_CONTROLS);
+  for (const [field, register] of GUEST_REGISTERS) v.set(field, regs.get32(register), regs.get32(register + 4));
+  v.set(VMCS.GUEST_GDTR_LIMIT, regs.get32(REG.GDTR_LIMIT));
+  v.set(VMCS.GUEST_IDTR_LIMIT, regs.get32(REG.IDTR_LIMIT));
+  v.set(VMCS.GUEST_SYSENTER_CS, regs.get32(REG.SYSENTER_CS));
+  for (let i = 0; i < 8; i++) {
+    const at = RegisterFile.segment(i);
+    v.set(VMCS.GUEST_ES_SELECTOR + 2 * i, regs.get32(at + SEG.SELECTOR) & 0xffff);
+    v.set(VMCS.GUEST_ES_LIMIT + 2 * i, regs.get32(at + SEG.LIMIT));
+    v.set(VMCS.GUEST_ES_AR_BYTES + 2 * i, regs.get32(at + SEG.AR));
+    v.set(VMCS.GUEST_ES_BASE + 2 * i, regs.get32(at + SEG.BASE), regs.get32(at + SEG.BASE + 4));
+  }
+  if ((exit & EXIT.SAVE_DEBUG_CONTROLS) !== 0) v.put(VMCS.GUEST_DR7, regs.get(REG.DR7));
+  if ((exit & EXIT.SAVE_PAT) !== 0) v.put(VMCS.GUEST_IA32_PAT, regs.get(REG.PAT));
+  if ((exit & EXIT.SAVE_EFER) !== 0) v.put(VMCS.GUEST_IA32_EFER, regs.get(REG.EFER));
+  for (const { field, msr, save } of GUEST_MSRS)
+    if (save < 0 || (exit & save) !== 0) v.put(field, msrs.raw(msr));
+  v.set(VMCS.GUEST_INTERRUPTIBILITY_INFO, regs.get32(REG.INTERRUPTIBILITY));
+  v.set(VMCS.GUEST_ACTIVITY_STATE, regs.get32(REG.ACTIVITY));
+  v.set(VMCS.GUEST_PENDING_DBG_EXCEPTIONS, 0, 0);
+  // "IA-32e mode guest" follows EFER.LMA (IA32_VMX_MISC[5]).
+  const entry = v.lo(VMCS.VM_ENTRY_CONTROLS);
+  const lma = (regs.get32(REG.EFER) & 0x400) !== 0;
+  v.set(VMCS.VM_ENTRY_CONTROLS, (lma ? entry | ENTRY.IA32E_MODE_GUEST : entry & ~ENTRY.IA32E_MODE_GUEST) >>> 0);
+  for (let i = 0; i < 4; i++)
+    v.set(VMCS.GUEST_PDPTR0 + 2 * i, guest.mode.pdptes[i * 2]!, guest.mode.pdptes[i * 2 + 1]!);
+  guest.end(v);
+  if (guest.vpid === 0) guest.tlb.flushVpid(0, false);
+  // Delivery is over: the valid bit of the injected event is cleared.
+  v.set(VMCS.VM_ENTRY_INTR_INFO_FIELD, v.lo(VMCS.VM_ENTRY_INTR_INFO_FIELD) & 0x7fffffff);
+}
+
+/** Loads host state. @returns false for a VMX abort (an MSR area that cannot be processed) */
+export function loadHost(t: TransitionContext, v: Vmcs, storeGuestMsrs: boolean, seam: boolean): boolean {
+  const { regs, msrs } = t;
+  const exit = v.lo(VMCS.VM_EXIT_CONTROLS);
+  if (storeGuestMsrs && !storeMsrs(t, v, seam)) return false;
+  regs.set(REG.CR0, v.get(VMCS.HOST_CR0));
+  regs.set(REG.CR3, v.get(VMCS.HOST_CR3));
+  regs.set(REG.CR4, v.get(VMCS.HOST_CR4));
+  regs.set(REG.GPR + 4 * 8, v.get(VMCS.HOST_RSP));
+  regs.set(REG.RIP, v.get(VMCS.HOST_RIP));
+  regs.set(REG.RFLAGS, 2n);
+  regs.set(REG.DR7, 0x400n);
+  msrs.setRaw(0x1d9, 0n);
+  regs.set(REG.SYSENTER_CS, BigInt(v.lo(VMCS.HOST_IA32_SYSENTER_CS)));
+  regs.set(REG.SYSENTER_ESP, v.get(VMCS.HOST_IA32_SYSENTER_ESP));
+  regs.set(REG.SYSENTER_EIP, v.get(VMCS.HOST_IA32_SYSENTER_EIP));
+  regs.set(REG.GDTR_BASE, v.get(VMCS.HOST_GDTR_BASE));
+  regs.set32(REG.GDTR_LIMIT, 0xffff);
+  regs.set(REG.IDTR_BASE, v.get(VMCS.HOST_IDTR_BASE));
+  regs.set32(REG.IDTR_LIMIT, 0xffff);
+  if ((exit & EXIT.LOAD_PAT) !== 0) regs.set(REG.PAT, v.get(VMCS.HOST_IA32_PAT));
+  if ((exit & EXIT.LOAD_EFER) !== 0) regs.set(REG.EFER, v.get(VMCS.HOST_IA32_EFER));
+  else regs.set(REG.EFER, regs.get(REG.EFER) | 0x500n);
+  if ((exit & EXIT.LOAD_PERF_GLOBAL_CTRL) !== 0) msrs.setRaw(0x38f, v.get(VMCS.HOST_IA32_PERF_GLOBAL_CTRL));
+  if ((exit & EXIT.CLEAR_RTIT_CTL) !== 0) msrs.setRaw(0x570, 0n);
+  if ((exit & EXIT.CLEAR_LBR_CTL) !== 0) msrs.setRaw(0x14ce, 0n);
+  if ((exit & EXIT.LOAD_PKRS) !== 0) msrs.setRaw(0x6e1, v.get(VMCS.HOST_IA32_PKRS));
+  if ((exit & EXIT.LOAD_CET) !== 0) {
+    msrs.setRaw(0x6a2, v.get(VMCS.HOST_S_CET));
+    msrs.setRaw(0x6a8, v.get(VMCS.HOST_INTR_SSP_TABLE));
+  }
+  const selectors = [
+    [SegmentRegister.ES, VMCS.HOST_ES_SELECTOR, 0xc093],
+    [SegmentRegister.CS, VMCS.HOST_CS_SELECTOR, 0xa09b],
+    [SegmentRegister.SS, VMCS.HOST_SS_SELECTOR, 0xc093],
+    [SegmentRegister.DS, VMCS.HOST_DS_SELECTOR, 0xc093],
+    [SegmentRegister.FS, VMCS.HOST_FS_SELECTOR, 0xc093],
+    [SegmentRegister.GS, VMCS.HOST_GS_SELECTOR, 0xc093],
+    [SegmentRegister.TR, VMCS.HOST_TR_SELECTOR, 0x8b],
+  ] as const;
+  for (const [segment, field, rights] of selectors) {
+    const at = RegisterFile.segment(segment);
+    const selector = v.lo(field);
+    regs.set32(at + SEG.SELECTOR, selector);
+    regs.set32(at + SEG.AR, selector === 0 ? 0x10000 : rights);
+    regs.set32(at + SEG.LIMIT, segment === SegmentRegister.TR ? 0x67 : 0xffffffff);
+    regs.set(at + SEG.BASE, 0n);
+  }
+  regs.set(RegisterFile.segment(SegmentRegister.FS) + SEG.BASE, v.get(VMCS.HOST_FS_BASE));
+  regs.set(RegisterFile.segment(SegmentRegister.GS) + SEG.BASE, v.get(VMCS.HOST_GS_BASE));
+  regs.set(RegisterFile.segment(SegmentRegister.TR) + SEG.BASE, v.get(VMCS.HOST_TR_BASE));
+  const ldtr = RegisterFile.segment(SegmentRegister.LDTR);
+  regs.set32(ldtr + SEG.SELECTOR, 0);
+  regs.set32(ldtr + SEG.AR, 0x10000);
+  regs.set32(REG.INTERRUPTIBILITY, 0);
+  regs.set32(REG.ACTIVITY, 0);
+  return loadMsrs(t, v, VMCS.VM_EXIT_MSR_LOAD_COUNT, VMCS.VM_EXIT_MSR_LOAD_ADDR, seam) === 0;
+}
+
+/** Exit fields of an entry that failed after the checks on controls and host state. */
+export function recordEntryFailure(v: Vmcs, reason: number, qualification: number): number {
+  const full = (reason | 0x80000000) >>> 0;
+  v.set(VMCS.VM_EXIT_REASON, full);
+  v.setAddr(VMCS.EXIT_QUALIFICATION, qualification);
+  return full;
+}
+

@@ -1,0 +1,102 @@
+/**
+ * A VMCS: its region in DRAM and the processor's copy while it is active. Intel SDM vol. 3C section 25.2, 25.11.
+ *
+ * The region (4 KiB, of which VMCS_REGION_SIZE bytes are used): revision identifier, VMX-abort indicator, launch
+ * state, then 8 bytes for each field in the order of the field table. While active it lives in the processor;
+ * VMCLEAR, and becoming not current, write it back under the KeyID it was loaded with.
+ */
+import type { PhysicalMemory } from "../memory/physical.js";
+import { FIELD_COUNT, FIELD_INDEX, fieldWidth, FieldWidth } from "./fields.js";
+
+/** IA32_VMX_BASIC[30:0]. */
+export const VMCS_REVISION = 0x15;
+/** IA32_VMX_BASIC[44:32] in bytes. */
+export const VMCS_REGION_SIZE = 2048;
+const DATA_OFFSET = 16;
+
+export class Vmcs {
+  /** Field values as low and high halves, by index in the table. */
+  readonly data = new Uint32Array(FIELD_COUNT * 2);
+  launched = false;
+  readonly #bytes = new Uint8Array(VMCS_REGION_SIZE);
+  readonly #view = new DataView(this.#bytes.buffer);
+
+  /** @param pa HPA with KeyID bits; `hpa`, `keyId` the two apart */
+  constructor(
+    readonly pa: number,
+    readonly hpa: number,
+    readonly keyId: number,
+  ) {}
+
+  /** Low 32 bits of a field. */
+  lo(encoding: number): number {
+    return this.data[FIELD_INDEX[encoding]! * 2]!;
+  }
+  hi(encoding: number): number {
+    return this.data[FIELD_INDEX[encoding]! * 2 + 1]!;
+  }
+  /** A field that holds an address below 2^53. */
+  addr(encoding: number): number {
+    const at = FIELD_INDEX[encoding]! * 2;
+    return this.data[at + 1]! * 0x1_0000_0000 + this.data[at]!;
+  }
+  set(encoding: number, lo: number, hi = 0): void {
+    const at = FIELD_INDEX[encoding]! * 2;
+    this.data[at] = lo;
+    this.data[at + 1] = hi;
+  }
+  setAddr(encoding: number, value: number): void {
+    this.set(encoding, value % 0x1_0000_0000, Math.floor(value / 0x1_0000_0000));
+  }
+  get(encoding: number): bigint {
+    const at = FIELD_INDEX[encoding]! * 2;
+    return (BigInt(this.data[at + 1]!) << 32n) | BigInt(this.data[at]!);
+  }
+  put(encoding: number, value: bigint): void {
+    this.set(encoding, Number(value & 0xffffffffn), Number((value >> 32n) & 0xffffffffn));
+  }
+
+  /** VMREAD: null for an unsupported encoding. Bit 0 of a 64-bit field's encoding selects its high half. */
+  read(encoding: number): bigint | null {
+    const index = fieldIndex(encoding);
+    if (index < 0) return null;
+    if ((encoding & 1) === 1) return BigInt(this.data[index * 2 + 1]!);
+    return (BigInt(this.data[index * 2 + 1]!) << 32n) | BigInt(this.data[index * 2]!);
+  }
+  /** VMWRITE of a field that exists: cut to the field's width. */
+  write(encoding: number, value: bigint): boolean {
+    const index = fieldIndex(encoding);
+    if (index < 0) return false;
+    const low = Number(value & 0xffffffffn);
+    if ((encoding & 1) === 1) {
+      this.data[index * 2 + 1] = low;
+      return true;
+    }
+    const width = fieldWidth(encoding);
+    this.data[index * 2] = width === FieldWidth.W16 ? low & 0xffff : low;
+    this.data[index * 2 + 1] =
+      width === FieldWidth.W64 || width === FieldWidth.NATURAL ? Number((value >> 32n) & 0xffffffffn) : 0;
+    return true;
+  }
+
+  /** Reads the region. @returns the revision identifier (bit 31: shadow VMCS), or -1 on a machine check */
+  load(phys: PhysicalMemory, seam: boolean): number {
+    if (phys.read(this.hpa, this.keyId, this.#bytes, seam) !== 0) return -1;
+    this.launched = this.#view.getUint32(8, true) === 1;
+    for (let i = 0; i < this.data.length; i++) this.data[i] = this.#view.getUint32(DATA_OFFSET + i * 4, true);
+    return this.#view.getUint32(0, true);
+  }
+  /** Writes the region back; revision and abort indicator keep their bytes. */
+  store(phys: PhysicalMemory, seam: boolean): number {
+    this.#view.setUint32(8, this.launched ? 1 : 0, true);
+    for (let i = 0; i < this.data.length; i++) this.#view.setUint32(DATA_OFFSET + i * 4, this.data[i]!, true);
+    return phys.write(this.hpa + 8, this.keyId, this.#bytes.subarray(8), seam);
+  }
+}
+
+/** Index of the field an encoding names, -1 if there is none: reserved bits, or high access to a narrow field. */
+export function fieldIndex(encoding: number): number {
+  if (encoding < 0 || encoding > 0x7fff) return -1;
+  if ((encoding & 1) === 1) return fieldWidth(encoding) === FieldWidth.W64 ? FIELD_INDEX[encoding & ~1]! : -1;
+  return FIELD_INDEX[encoding]!;
+}
