@@ -2,3 +2,4 @@
 export * from "./hash.js";
 export * from "./aes.js";
 export * from "./seeded-random.js";
+export * from "./sha3.js";

@@ -1,0 +1,448 @@
+/**
+ * DRAM and its memory controller with total memory encryption.
+ *
+ * Frames hold plaintext together with the key they were last written under, so that the same key reads them at no
+ * cost. The cipher runs only when somebody looks with another key, or at the DIMM itself; what is seen then is what
+ * hardware would show (a test holds this against a cipher that encrypts at once).
+ *
+ * Integrity (TDX module base specification 1.5, "Memory Integrity Protection"; Intel TDX white paper, 2021):
+ * every line has a TD-owner bit, set when it is written with a private KeyID. A read with a private KeyID of a line
+ * whose TD-owner bit is clear is poison; in cryptographic mode so is one whose MAC does not fit (another key, or
+ * tampered). A read with a shared KeyID of a TD-owned line never sees plaintext: it gets the ciphertext through the
+ * reader's key, or, with `tdOwnedRead: "zeros"`, the fixed pattern that the white paper gives. Writing a whole line
+ * heals it.
+ */
+import { type Hpa, hpaOf, type KeyId, keyId as asKeyId, PAGE_SIZE, type Pfn, Trace } from "@swtdx/abi";
+import type { SeededRandom } from "@swtdx/crypto";
+import type { Arena } from "./arena.js";
+import { createMemoryKey, fromDimm, type KeyMaterial, lineMac, type MemoryKey, toDimm } from "./key.js";
+import { LINE_SIZE } from "./xts.js";
+
+/** Outcome of an access. */
+export const MemoryStatus = { OK: 0, POISON: 1 } as const;
+export type MemoryStatus = (typeof MemoryStatus)[keyof typeof MemoryStatus];
+
+const LINES_PER_PAGE = PAGE_SIZE / LINE_SIZE;
+const MAX_DRAM = 2 ** 36;
+const DIRECTORY_SHIFT = 9;
+const DIRECTORY_SIZE = 1 << DIRECTORY_SHIFT;
+
+export interface MemoryControllerOptions {
+  /** Bytes of DRAM from address 0, a multiple of 4 KiB, at most 64 GiB. */
+  dramBytes: number;
+  /** Default "logical": the TD-owner bit alone. */
+  integrity?: "logical" | "cryptographic";
+  /** What a shared KeyID reads of TD-owned lines. Default "ciphertext". */
+  tdOwnedRead?: "ciphertext" | "zeros";
+  /** For the TME key and MAC keys. */
+  random: SeededRandom;
+  trace?: Trace;
+}
+
+/** A line as the DIMM holds it: what a probe or interposer copies and puts back. */
+export interface DimmLine {
+  data: Uint8Array;
+  mac: number;
+  tdOwner: boolean;
+}
+
+/** Who wrote a line: a key (the frame holds plaintext) or somebody at the DIMM (the frame holds what is stored). */
+type LineOwner = MemoryKey | DimmLine;
+const isDimmLine = (owner: LineOwner): owner is DimmLine => "data" in owner;
+
+interface Page {
+  /** Byte offset of the frame. */
+  offset: number;
+  /** Owner of all lines; null when they differ or one is poisoned: see `lines`. */
+  key: MemoryKey | null;
+  lines: LineOwner[] | null;
+  /** Poisoned lines. */
+  poison: Set<number> | null;
+}
+
+/** KeyIDs: how many of each kind (IA32_MKTME_KEYID_PARTITIONING). KeyID 0 is TME's own. */
+export interface KeyIdPartition {
+  /** Shared KeyIDs 1..mktmeKeyIds. */
+  mktmeKeyIds: number;
+  /** Private KeyIDs above them. */
+  tdxKeyIds: number;
+}
+
+export class MemoryController {
+  readonly dramBytes: number;
+  readonly integrity: "logical" | "cryptographic";
+  readonly #tdOwnedRead: "ciphertext" | "zeros";
+  readonly #random: SeededRandom;
+  readonly #trace: Trace;
+  readonly #directory: (Page | undefined)[][] = [];
+  readonly #tme: MemoryKey;
+  readonly #programmed = new Map<number, MemoryKey>();
+  readonly #unprogrammedPrivate = new Map<number, MemoryKey>();
+  readonly #listeners: ((frame: Pfn) => void)[] = [];
+  #partition: KeyIdPartition = { mktmeKeyIds: 0, tdxKeyIds: 0 };
+  #keys: MemoryKey[] = [];
+
+  /** @throws RangeError for a DRAM size that is not a multiple of 4 KiB in (0, 64 GiB] */
+  constructor(
+    readonly arena: Arena,
+    options: MemoryControllerOptions,
+  ) {
+    const { dramBytes } = options;
+    if (!(dramBytes > 0 && dramBytes <= MAX_DRAM && dramBytes % PAGE_SIZE === 0))
+      throw new RangeError(`dramBytes ${dramBytes}: must be a multiple of ${PAGE_SIZE} in (0, ${MAX_DRAM}]`);
+    this.dramBytes = dramBytes;
+    this.integrity = options.integrity ?? "logical";
+    this.#tdOwnedRead = options.tdOwnedRead ?? "ciphertext";
+    this.#random = options.random.fork("mktme");
+    this.#trace = options.trace ?? new Trace();
+    this.#tme = this.#newKey(this.#randomMaterial(), false);
+    this.#rebuildKeys();
+  }
+
+  // ---- KeyIDs
+
+  get partition(): Readonly<KeyIdPartition> {
+    return this.#partition;
+  }
+
+  /** Takes effect as IA32_TME_ACTIVATE locks it: keys that were programmed are forgotten. */
+  activate(partition: KeyIdPartition): void {
+    this.#partition = { ...partition };
+    this.#programmed.clear();
+    this.#unprogrammedPrivate.clear();
+    this.#rebuildKeys();
+  }
+
+  isPrivate(keyId: KeyId): boolean {
+    return (
+      keyId > this.#partition.mktmeKeyIds && keyId <= this.#partition.mktmeKeyIds + this.#partition.tdxKeyIds
+    );
+  }
+
+  /** Programs a KeyID (PCONFIG.MKTME_KEY_PROGRAM). @throws RangeError for KeyID 0 or one that does not exist */
+  programKey(keyId: KeyId, material: KeyMaterial): void {
+    this.#checkKeyId(keyId);
+    this.#programmed.set(keyId, this.#newKey(material, this.isPrivate(keyId)));
+    this.#rebuildKeys();
+    if (this.#trace.on) this.#trace.emit({ type: "KEYID", op: "programmed", keyId });
+  }
+
+  /** Programs a KeyID with a random key, mixed with the given entropy bytes if there are any. */
+  programRandomKey(keyId: KeyId): void {
+    this.programKey(keyId, this.#randomMaterial());
+  }
+
+  /** Back to TME's key (PCONFIG "clear key"). */
+  clearKey(keyId: KeyId): void {
+    this.#checkKeyId(keyId);
+    this.#programmed.delete(keyId);
+    this.#unprogrammedPrivate.delete(keyId);
+    this.#rebuildKeys();
+    if (this.#trace.on) this.#trace.emit({ type: "KEYID", op: "cleared", keyId });
+  }
+
+  #checkKeyId(keyId: KeyId): void {
+    const count = this.#partition.mktmeKeyIds + this.#partition.tdxKeyIds;
+    if (!(keyId >= 1 && keyId <= count))
+      throw new RangeError(`KeyID ${keyId}: there are KeyIDs 1 to ${count}`);
+  }
+
+  #randomMaterial(): KeyMaterial {
+    return { mode: "encrypt", dataKey: this.#random.bytes(16), tweakKey: this.#random.bytes(16) };
+  }
+
+  #newKey(material: KeyMaterial, isPrivate: boolean): MemoryKey {
+    return createMemoryKey(material, this.#random.bytes(16), isPrivate);
+  }
+
+  /** The key of each KeyID: unprogrammed ones use TME's, which for private ones is an owner of its own. */
+  #rebuildKeys(): void {
+    const count = 1 + this.#partition.mktmeKeyIds + this.#partition.tdxKeyIds;
+    const before = this.#keys;
+    this.#keys = Array.from({ length: count }, (_, id) => {
+      if (id === 0) return this.#tme;
+      const programmed = this.#programmed.get(id);
+      if (programmed) return programmed;
+      if (!this.isPrivate(asKeyId(id))) return this.#tme;
+      let key = this.#unprogrammedPrivate.get(id);
+      if (!key) this.#unprogrammedPrivate.set(id, (key = { ...this.#tme, isPrivate: true }));
+      return key;
+    });
+    // Frames whose key is no longer anybody's must not be read directly.
+    const gone = new Set(before.filter((key, id) => this.#keys[id] !== key));
+    if (gone.size > 0)
+      this.#forEachPage((frame, page) => {
+        if (page.key !== null && gone.has(page.key)) this.#changed(frame);
+      });
+  }
+
+  #keyOf(keyId: KeyId): MemoryKey {
+    return this.#keys[keyId] ?? this.#tme;
+  }
+
+  // ---- Pages
+
+  #page(frame: Pfn): Page | undefined {
+    return this.#directory[frame >>> DIRECTORY_SHIFT]?.[frame & (DIRECTORY_SIZE - 1)];
+  }
+
+  #forEachPage(visit: (frame: Pfn, page: Page) => void): void {
+    this.#directory.forEach((table, i) =>
+      table.forEach((page, j) => page && visit(((i << DIRECTORY_SHIFT) + j) as Pfn, page)),
+    );
+  }
+
+  /** The page, made resident: memory that nobody wrote holds zeros under TME's key, as the BIOS leaves it. */
+  #touch(frame: Pfn): Page {
+    const existing = this.#page(frame);
+    if (existing) return existing;
+    const page: Page = { offset: this.arena.allocFrame(), key: this.#tme, lines: null, poison: null };
+    const table = (this.#directory[frame >>> DIRECTORY_SHIFT] ??= []);
+    table[frame & (DIRECTORY_SIZE - 1)] = page;
+    return page;
+  }
+
+  #changed(frame: Pfn): void {
+    for (const listener of this.#listeners) listener(frame);
+  }
+
+  /** Called with a frame whose offset (`frameForRead`, `frameForWrite`) stops being valid. */
+  onFrameChange(listener: (frame: Pfn) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  /** Byte offset in the arena of the frame's plaintext, or -1: accesses have to go through `read`. */
+  frameForRead(frame: Pfn, keyId: KeyId): number {
+    const page = this.#page(frame);
+    return page !== undefined && page.key === this.#keyOf(keyId) ? page.offset : -1;
+  }
+
+  /** As `frameForRead`, for writing; untouched memory becomes resident for the key that it has. */
+  frameForWrite(frame: Pfn, keyId: KeyId): number {
+    const key = this.#keyOf(keyId);
+    let page = this.#page(frame);
+    if (page === undefined) {
+      if (key !== this.#tme || hpaOf(frame) >= this.dramBytes) return -1;
+      page = this.#touch(frame);
+    }
+    return page.key === key ? page.offset : -1;
+  }
+
+  // ---- Accesses
+
+  /** Reads `target.length` bytes. Past the end of DRAM reads are all ones. */
+  read(address: Hpa, keyId: KeyId, target: Uint8Array): MemoryStatus {
+    const key = this.#keyOf(keyId);
+    let status: MemoryStatus = MemoryStatus.OK;
+    for (let done = 0; done < target.length;) {
+      const at = address + done;
+      const inPage = at % PAGE_SIZE;
+      const count = Math.min(PAGE_SIZE - inPage, target.length - done);
+      const part = target.subarray(done, done + count);
+      if (this.#readInPage(Math.floor(at / PAGE_SIZE) as Pfn, inPage, key, part) !== MemoryStatus.OK)
+        status = MemoryStatus.POISON;
+      done += count;
+    }
+    return status;
+  }
+
+  #readInPage(frame: Pfn, offset: number, key: MemoryKey, target: Uint8Array): MemoryStatus {
+    if (hpaOf(frame) >= this.dramBytes) {
+      target.fill(0xff);
+      return MemoryStatus.OK;
+    }
+    const page = this.#page(frame);
+    if (page === undefined ? key === this.#tme : page.key === key) {
+      if (page === undefined) target.fill(0);
+      else target.set(this.arena.u8.subarray(page.offset + offset, page.offset + offset + target.length));
+      return MemoryStatus.OK;
+    }
+    let status: MemoryStatus = MemoryStatus.OK;
+    for (let done = 0; done < target.length;) {
+      const at = offset + done;
+      const inLine = at % LINE_SIZE;
+      const count = Math.min(LINE_SIZE - inLine, target.length - done);
+      const line = this.#readLine(frame, page, Math.floor(at / LINE_SIZE), key);
+      if (line === null) {
+        status = MemoryStatus.POISON;
+        target.fill(0xff, done, done + count);
+      } else {
+        target.set(line.subarray(inLine, inLine + count), done);
+      }
+      done += count;
+    }
+    return status;
+  }
+
+  /** What a reader with `key` sees of a line; null is poison. */
+  #readLine(frame: Pfn, page: Page | undefined, index: number, key: MemoryKey): Uint8Array | null {
+    if (page?.poison?.has(index)) return null;
+    const owner = page?.lines?.[index] ?? page?.key ?? this.#tme;
+    const start = page ? page.offset + index * LINE_SIZE : 0;
+    const content = page ? this.arena.u8.subarray(start, start + LINE_SIZE) : new Uint8Array(LINE_SIZE);
+    if (owner === key) return content;
+    const line = frame * LINES_PER_PAGE + index;
+    const stored = isDimmLine(owner) ? content : toDimm(owner, line, content);
+    const tdOwner = isDimmLine(owner) ? owner.tdOwner : owner.isPrivate;
+    if (key.isPrivate) {
+      if (!tdOwner) return null;
+      if (this.integrity === "cryptographic") {
+        const mac = isDimmLine(owner) ? owner.mac : lineMac(owner, line, tdOwner, stored);
+        if (mac !== lineMac(key, line, tdOwner, stored)) return null;
+      }
+    } else if (tdOwner && this.#tdOwnedRead === "zeros") {
+      return new Uint8Array(LINE_SIZE);
+    }
+    return fromDimm(key, line, stored);
+  }
+
+  /**
+   * Writes bytes. A line that is written only in part is first read under the writer's key: POISON says that this
+   * found poison, and the line stays poisoned. Past the end of DRAM writes are dropped.
+   */
+  write(address: Hpa, keyId: KeyId, source: Uint8Array): MemoryStatus {
+    const key = this.#keyOf(keyId);
+    let status: MemoryStatus = MemoryStatus.OK;
+    for (let done = 0; done < source.length;) {
+      const at = address + done;
+      const inPage = at % PAGE_SIZE;
+      const count = Math.min(PAGE_SIZE - inPage, source.length - done);
+      const frame = Math.floor(at / PAGE_SIZE) as Pfn;
+      const part = source.subarray(done, done + count);
+      if (hpaOf(frame) < this.dramBytes && this.#writeInPage(frame, inPage, key, part) !== MemoryStatus.OK)
+        status = MemoryStatus.POISON;
+      done += count;
+    }
+    return status;
+  }
+
+  #writeInPage(frame: Pfn, offset: number, key: MemoryKey, source: Uint8Array): MemoryStatus {
+    const page = this.#touch(frame);
+    const { u8 } = this.arena;
+    if (page.key === key) {
+      u8.set(source, page.offset + offset);
+      return MemoryStatus.OK;
+    }
+    if (source.length === PAGE_SIZE) {
+      u8.set(source, page.offset);
+      this.#setOwner(frame, page, key);
+      return MemoryStatus.OK;
+    }
+    let status: MemoryStatus = MemoryStatus.OK;
+    for (let done = 0; done < source.length;) {
+      const at = offset + done;
+      const index = Math.floor(at / LINE_SIZE);
+      const inLine = at % LINE_SIZE;
+      const count = Math.min(LINE_SIZE - inLine, source.length - done);
+      const part = source.subarray(done, done + count);
+      if (count === LINE_SIZE) {
+        this.#setLine(frame, page, index, key, part);
+      } else {
+        const old = this.#readLine(frame, page, index, key);
+        if (old === null) {
+          this.#poisonLine(frame, page, index, key);
+          status = MemoryStatus.POISON;
+        } else {
+          const merged = old.slice();
+          merged.set(part, inLine);
+          this.#setLine(frame, page, index, key, merged);
+        }
+      }
+      done += count;
+    }
+    this.#collapse(frame, page);
+    return status;
+  }
+
+  #setOwner(frame: Pfn, page: Page, key: MemoryKey): void {
+    page.key = key;
+    page.lines = null;
+    page.poison = null;
+    this.#changed(frame);
+  }
+
+  /** Splits a page into lines with owners of their own. */
+  #split(frame: Pfn, page: Page): LineOwner[] {
+    if (page.lines === null) {
+      page.lines = new Array<LineOwner>(LINES_PER_PAGE).fill(page.key ?? this.#tme);
+      page.key = null;
+      this.#changed(frame);
+    }
+    return page.lines;
+  }
+
+  #setLine(frame: Pfn, page: Page, index: number, owner: LineOwner, content: Uint8Array): void {
+    this.#split(frame, page)[index] = owner;
+    page.poison?.delete(index);
+    this.arena.u8.set(content, page.offset + index * LINE_SIZE);
+  }
+
+  #poisonLine(frame: Pfn, page: Page, index: number, owner: LineOwner): void {
+    this.#split(frame, page)[index] = owner;
+    (page.poison ??= new Set()).add(index);
+  }
+
+  /** A page whose lines have one owner again needs no list of them. */
+  #collapse(frame: Pfn, page: Page): void {
+    const { lines } = page;
+    if (lines === null || (page.poison !== null && page.poison.size > 0)) return;
+    const first = lines[0]!;
+    if (isDimmLine(first)) return;
+    for (let i = 1; i < LINES_PER_PAGE; i++) if (lines[i] !== first) return;
+    this.#setOwner(frame, page, first);
+  }
+
+  /** Marks a line poisoned, as an uncorrectable error would (error injection). */
+  poison(address: Hpa): void {
+    const frame = Math.floor(address / PAGE_SIZE) as Pfn;
+    const page = this.#touch(frame);
+    const index = Math.floor((address % PAGE_SIZE) / LINE_SIZE);
+    this.#poisonLine(frame, page, index, page.lines?.[index] ?? page.key ?? this.#tme);
+  }
+
+  // ---- The DIMM
+
+  /** The line that holds `address`, as a probe on the DIMM sees it. */
+  dimmReadLine(address: Hpa): DimmLine {
+    const frame = Math.floor(address / PAGE_SIZE) as Pfn;
+    const index = Math.floor((address % PAGE_SIZE) / LINE_SIZE);
+    const page = this.#page(frame);
+    const owner = page?.lines?.[index] ?? page?.key ?? this.#tme;
+    const start = page ? page.offset + index * LINE_SIZE : 0;
+    const content = page ? this.arena.u8.slice(start, start + LINE_SIZE) : new Uint8Array(LINE_SIZE);
+    if (isDimmLine(owner)) return { ...owner, data: content };
+    const line = frame * LINES_PER_PAGE + index;
+    const data = toDimm(owner, line, content);
+    return { data, mac: lineMac(owner, line, owner.isPrivate, data), tdOwner: owner.isPrivate };
+  }
+
+  /** Puts a line on the DIMM: tampering, or replay of what `dimmReadLine` gave. */
+  dimmWriteLine(address: Hpa, line: DimmLine): void {
+    if (line.data.length !== LINE_SIZE) throw new RangeError(`a line of ${line.data.length} bytes`);
+    const frame = Math.floor(address / PAGE_SIZE) as Pfn;
+    const page = this.#touch(frame);
+    const index = Math.floor((address % PAGE_SIZE) / LINE_SIZE);
+    this.#setLine(frame, page, index, { ...line, data: line.data.slice() }, line.data);
+  }
+
+  /** `length` bytes as a probe on the DIMM sees them. */
+  probe(address: Hpa, length: number): Uint8Array {
+    const out = new Uint8Array(length);
+    for (let done = 0; done < length;) {
+      const at = address + done;
+      const inLine = at % LINE_SIZE;
+      const count = Math.min(LINE_SIZE - inLine, length - done);
+      if (at < this.dramBytes)
+        out.set(this.dimmReadLine((at - inLine) as Hpa).data.subarray(inLine, inLine + count), done);
+      done += count;
+    }
+    return out;
+  }
+
+  /** Frames of DRAM that are resident, by page frame number, for whoever searches all of it. */
+  residentFrames(): Pfn[] {
+    const out: Pfn[] = [];
+    this.#forEachPage((frame) => out.push(frame));
+    return out;
+  }
+}
