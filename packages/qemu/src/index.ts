@@ -1,3 +1,27 @@
-/** @swtdx/qemu: the machine: TDVF loading, CPUID model, ACPI, devices, QMP, gdbstub, quote requests. */
-
-export {};
+/** @swtdx/qemu: the machine: TDVF loading, CPUID model, ACPI, devices, quote requests. */
+export { FirmwareError, IoctlError, MachineError, OptionError } from "./errors.js";
+export { Machine, type MachineOptions, MAX_VCPUS, type RunOptions } from "./machine.js";
+export { measureStatic, type StaticMeasurement } from "./measure.js";
+export type { Mapping, Syscalls } from "./accel/syscalls.js";
+export type { Outcome } from "./accel/vcpu-loop.js";
+export { parseTdvf, type Tdvf, type TdvfSection } from "./firmware/tdvf.js";
+export { buildTdHob } from "./firmware/td-hob.js";
+export {
+  e820Table,
+  type E820Entry,
+  type GpaRange,
+  layoutMemory,
+  type MemoryMap,
+  splitTdRam,
+  type TdRamRange,
+} from "./memory/memory-map.js";
+export { type CpuOption, parseCpuOption } from "./target/cpu-model.js";
+export { featureNames } from "./target/cpu-features.js";
+export {
+  parseTdAttributes,
+  TD_ATTRIBUTE_NAMES,
+  TD_ATTRIBUTES_DEFAULT,
+  TD_IDENTITY_SIZE,
+} from "./target/tdx-guest.js";
+export type { LaunchPages } from "./target/tdx-launch.js";
+export { type QuoteGenerationService } from "./target/quote-generation.js";

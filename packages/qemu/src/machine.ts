@@ -1,7 +1,7 @@
 /**
  * A machine: q35 with firmware, as a Trust Domain. Built by the constructor the way QEMU builds one, run by `run`.
  */
-import { KVM_X86_TDX_VM, Trace, type TraceEvent } from "@swtdx/abi";
+import { FW_CFG, KVM_X86_TDX_VM, type KvmTdxCapabilities, Trace, type TraceEvent } from "@swtdx/abi";
 import { RUN } from "./accel/exits.js";
 import { Kvm, type KvmVcpu } from "./accel/kvm.js";
 import type { Syscalls } from "./accel/syscalls.js";
@@ -17,7 +17,6 @@ import { buildCpuModel, parseCpuOption } from "./target/cpu-model.js";
 import { QuoteGeneration, type QuoteGenerationService, TDG_VP_VMCALL } from "./target/quote-generation.js";
 import { TD_ATTRIBUTES_DEFAULT, tdIdentity } from "./target/tdx-guest.js";
 import { initTd, type LaunchPages, launchTd } from "./target/tdx-launch.js";
-import { FW_CFG, type KvmTdxCapabilities } from "@swtdx/abi";
 
 export interface MachineOptions {
   readonly syscalls: Syscalls;

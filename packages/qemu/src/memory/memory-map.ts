@@ -9,8 +9,8 @@ import type { Tdvf } from "../firmware/tdvf.js";
 
 const GIB = 2 ** 30;
 export const FOUR_GIB = 4 * GIB;
-/** PCI configuration space by memory accesses on q35, and its size. */
-export const PCIEXBAR_DEFAULT = 0xb0000000;
+/** With less RAM than this, the hole for PCI below 4 GiB begins here; with more, 768 MiB lower. */
+const LOWMEM = 0xb0000000;
 /** Smallest RAM of a machine in bytes: what q35 firmware needs for its own places. */
 export const MEMORY_MIN = 32 * 2 ** 20;
 /** Largest RAM in bytes. */
@@ -49,7 +49,7 @@ export function layoutMemory(memoryBytes: number, firmwareBytes: number): Memory
       `${memoryBytes / 2 ** 20}M; from ${MEMORY_MIN / 2 ** 20}M to ${MEMORY_MAX / GIB}G can be had`,
     );
   // Room for PCI: with little RAM the hole begins higher, as QEMU's q35 arranges it.
-  const lowest = memoryBytes >= PCIEXBAR_DEFAULT ? 0x80000000 : PCIEXBAR_DEFAULT;
+  const lowest = memoryBytes >= LOWMEM ? 0x80000000 : LOWMEM;
   const low = Math.min(memoryBytes, lowest);
   return {
     below4g: { address: 0, length: low },

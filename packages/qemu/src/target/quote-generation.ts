@@ -3,7 +3,17 @@
  * quote generation service (QGS) and fills the buffer when the answer is there. GHCI specification 1.5, 3.3; QEMU,
  * target/i386/kvm/tdx.c (tdx_handle_get_quote) and tdx-quote-generator.c.
  */
-import { struct, u16, u32, u64, viewOf } from "@swtdx/abi";
+import {
+  QGS_MSG_GET_QUOTE_REQ,
+  QGS_MSG_GET_QUOTE_RESP,
+  QGS_MSG_LIB_MAJOR_VER,
+  QGS_MSG_LIB_MINOR_VER,
+  QGS_MSG_TYPE,
+  struct,
+  u32,
+  u64,
+  viewOf,
+} from "@swtdx/abi";
 import type { DmaMemory } from "../memory/guest-memory.js";
 
 /** Header of the buffer that the guest shares. */
@@ -32,19 +42,10 @@ export const TDG_VP_VMCALL = {
   ALIGN_ERROR: 0x8000000000000002n,
 } as const;
 
-const QGS_HEADER = struct("qgs_msg_header", 16, {
-  major_version: u16(0),
-  minor_version: u16(2),
-  type: u32(4),
-  /** Bytes of the whole message. */
-  size: u32(8),
-  error_code: u32(12),
-});
-const QGS_VERSION = { major_version: 1, minor_version: 1 } as const;
-const GET_QUOTE_REQ = 0;
-const GET_QUOTE_RESP = 1;
-/** Header and two sizes. */
-const QGS_QUOTE_PREFIX = QGS_HEADER.size + 8;
+const QGS_VERSION = {
+  major_version: QGS_MSG_LIB_MAJOR_VER,
+  minor_version: QGS_MSG_LIB_MINOR_VER,
+} as const;
 
 /**
  * A quote generation service: takes one QGS message (without the length that frames it on a socket) and answers with
@@ -54,30 +55,28 @@ export type QuoteGenerationService = (message: Uint8Array) => Uint8Array | Promi
 
 /** The request for a quote of `report`. */
 export function encodeQuoteRequest(report: Uint8Array): Uint8Array {
-  const message = new Uint8Array(QGS_QUOTE_PREFIX + report.length);
-  const view = viewOf(message);
-  QGS_HEADER.write(view, { ...QGS_VERSION, type: GET_QUOTE_REQ, size: message.length });
-  view.setUint32(QGS_HEADER.size, report.length, true);
-  message.set(report, QGS_QUOTE_PREFIX);
+  const message = new Uint8Array(QGS_MSG_GET_QUOTE_REQ.size + report.length);
+  QGS_MSG_GET_QUOTE_REQ.write(viewOf(message), {
+    ...QGS_VERSION,
+    type: QGS_MSG_TYPE.GET_QUOTE_REQ,
+    size: message.length,
+    report_size: report.length,
+  });
+  message.set(report, QGS_MSG_GET_QUOTE_REQ.size);
   return message;
 }
 
 /** The quote in a response, or null when it is none, or says that there was an error. */
 export function decodeQuoteResponse(message: Uint8Array): Uint8Array | null {
-  if (message.length < QGS_QUOTE_PREFIX) return null;
-  const view = viewOf(message);
-  const header = QGS_HEADER.read(view);
-  if (
-    header.major_version !== QGS_VERSION.major_version ||
-    header.minor_version !== QGS_VERSION.minor_version
-  )
+  if (message.length < QGS_MSG_GET_QUOTE_RESP.size) return null;
+  const head = QGS_MSG_GET_QUOTE_RESP.decode(message);
+  if (head.major_version !== QGS_VERSION.major_version || head.minor_version !== QGS_VERSION.minor_version)
     return null;
-  if (header.type !== GET_QUOTE_RESP || header.size !== message.length || header.error_code !== 0)
+  if (head.type !== QGS_MSG_TYPE.GET_QUOTE_RESP || head.size !== message.length || head.error_code !== 0)
     return null;
-  const idSize = view.getUint32(QGS_HEADER.size, true);
-  const quoteSize = view.getUint32(QGS_HEADER.size + 4, true);
-  if (idSize !== 0 || quoteSize !== message.length - QGS_QUOTE_PREFIX) return null;
-  return message.slice(QGS_QUOTE_PREFIX);
+  if (head.selected_id_size !== 0 || head.quote_size !== message.length - QGS_MSG_GET_QUOTE_RESP.size)
+    return null;
+  return message.slice(QGS_MSG_GET_QUOTE_RESP.size);
 }
 
 export interface QuoteGenerationOptions {

@@ -21,7 +21,8 @@ const SIGNATURE_BYTES = new TextEncoder().encode(FW_CFG_DMA_SIGNATURE);
 
 export class FwCfg {
   readonly #items = new Map<number, Uint8Array>();
-  readonly #files = new Map<string, Uint8Array>();
+  readonly #files = new Map<string, { data: Uint8Array; onSelect?: () => Uint8Array }>();
+  readonly #onSelect = new Map<number, () => Uint8Array>();
   #directoryStale = true;
   #current: number = FW_CFG.SIGNATURE;
   #offset = 0;
@@ -55,18 +56,21 @@ export class FwCfg {
   addString(selector: number, text: string): void {
     this.addBytes(selector, new TextEncoder().encode(`${text}\0`));
   }
-  /** A file item; the directory is sorted by name, as QEMU keeps it. @throws RangeError beyond the slots. */
-  addFile(name: string, data: Uint8Array): void {
+  /**
+   * A file item; the directory is sorted by name, as QEMU keeps it. `onSelect` gives the contents anew (of the same
+   * size) whenever the guest selects the file. @throws RangeError beyond the slots.
+   */
+  addFile(name: string, data: Uint8Array, onSelect?: () => Uint8Array): void {
     if (new TextEncoder().encode(name).length >= FW_CFG_FILE_NAME_SIZE)
       throw new RangeError(`fw_cfg file name ${name} is longer than ${FW_CFG_FILE_NAME_SIZE - 1} bytes`);
     if (!this.#files.has(name) && this.#files.size >= FW_CFG_FILE_SLOTS)
       throw new RangeError(`fw_cfg has ${FW_CFG_FILE_SLOTS} files`);
-    this.#files.set(name, data);
+    this.#files.set(name, { data, onSelect });
     this.#directoryStale = true;
   }
   /** A file's contents, or null: for tests and the monitor. */
   file(name: string): Uint8Array | null {
-    return this.#files.get(name) ?? null;
+    return this.#files.get(name)?.data ?? null;
   }
 
   #select(selector: number): void {
@@ -77,14 +81,18 @@ export class FwCfg {
     }
     if (this.#directoryStale) this.#buildDirectory();
     this.#current = selector & ~FW_CFG_WRITE_CHANNEL;
+    const onSelect = this.#onSelect.get(this.#current);
+    if (onSelect) this.#items.set(this.#current, onSelect());
   }
 
   #buildDirectory(): void {
     this.#directoryStale = false;
     const names = [...this.#files.keys()].sort();
     const entries = names.map((name, i) => {
-      const data = this.#files.get(name)!;
+      const { data, onSelect } = this.#files.get(name)!;
       this.#items.set(FW_CFG.FILE_FIRST + i, data);
+      if (onSelect) this.#onSelect.set(FW_CFG.FILE_FIRST + i, onSelect);
+      else this.#onSelect.delete(FW_CFG.FILE_FIRST + i);
       return { name, select: FW_CFG.FILE_FIRST + i, size: data.length };
     });
     this.#items.set(FW_CFG.FILE_DIR, encodeFwCfgDirectory(entries));

@@ -4,6 +4,7 @@
  * change nothing, since the memory there is the TD's own.
  */
 import type { AddressSpace } from "../../memory/address-space.js";
+import type { GpaRange } from "../../memory/memory-map.js";
 import { PciDevice } from "./pci-device.js";
 import type { PciBus } from "./pci-host.js";
 
@@ -14,7 +15,8 @@ const PCIEXBAR_ENABLE = 1;
 const PCIEXBAR_LENGTH = [256 * 2 ** 20, 128 * 2 ** 20, 64 * 2 ** 20] as const;
 
 export class Q35Mch extends PciDevice {
-  #window = "";
+  /** The ECAM window as firmware placed it: GPA and length in bytes. */
+  ecam: GpaRange | null = null;
 
   constructor(
     private readonly bus: PciBus,
@@ -36,10 +38,10 @@ export class Q35Mch extends PciDevice {
     const length = PCIEXBAR_LENGTH[(low >>> 1) & 3];
     const enabled = (low & PCIEXBAR_ENABLE) !== 0 && length !== undefined;
     const base = high * 2 ** 32 + Math.floor((low >>> 0) / (length ?? 1)) * (length ?? 1);
-    const window = enabled ? `${base}+${length}` : "";
-    if (window === this.#window) return;
-    this.#window = window;
+    const window = enabled ? { address: base, length } : null;
+    if (window?.address === this.ecam?.address && window?.length === this.ecam?.length) return;
+    this.ecam = window;
     this.mmio.unmap(this.bus.ecam);
-    if (enabled) this.mmio.map(base, length, this.bus.ecam);
+    if (window) this.mmio.map(window.address, window.length, this.bus.ecam);
   }
 }

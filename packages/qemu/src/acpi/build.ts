@@ -1,0 +1,96 @@
+/**
+ * The machine's ACPI tables. They are built when firmware first asks for one of their files: by then it has placed the
+ * ECAM window. QEMU, hw/i386/acpi-build.c (acpi_build, acpi_build_update).
+ */
+import {
+  ACPI_RSDP,
+  ACPI_RSDP_FILE,
+  ACPI_TABLE_LOADER_FILE,
+  ACPI_TABLES_FILE,
+  BIOS_LINKER_LOADER_ZONE,
+} from "@swtdx/abi";
+import type { Q35Board } from "../hw/i386/q35.js";
+import { PCIEXBAR_DEFAULT_ADDRESS } from "../hw/pci/q35-mch.js";
+import type { GpaRange, MemoryMap } from "../memory/memory-map.js";
+import { buildDsdt } from "./dsdt.js";
+import { buildFacs, buildFadt, linkedPointer } from "./fadt.js";
+import { Blob, Linker } from "./linker.js";
+import { buildMadt } from "./madt.js";
+import { buildMcfg } from "./mcfg.js";
+
+/** Files are padded to this many bytes: their sizes must not change once the directory is read. */
+const TABLES_SIZE_UNIT = 0x4000;
+const SCRIPT_SIZE_UNIT = 0x1000;
+/** The FACS needs it. */
+const TABLES_ALIGN = 64;
+const RSDP_ALIGN = 16;
+/** RSDP of ACPI 1.0: up to and including the address of the RSDT. */
+const RSDP_SIZE = 20;
+/** WAET: one read of the PM timer is good. */
+const WAET_PM_TIMER_GOOD = 1 << 1;
+
+export interface AcpiOptions {
+  readonly vcpus: number;
+  readonly map: MemoryMap;
+  readonly ecam: GpaRange | null;
+}
+
+export interface AcpiFiles {
+  readonly tables: Uint8Array;
+  readonly rsdp: Uint8Array;
+  readonly loader: Uint8Array;
+}
+
+export function buildAcpi(options: AcpiOptions): AcpiFiles {
+  const linker = new Linker();
+  const tables = new Blob(ACPI_TABLES_FILE);
+  const rsdp = new Blob(ACPI_RSDP_FILE);
+  linker.allocate(tables, TABLES_ALIGN, BIOS_LINKER_LOADER_ZONE.HIGH);
+  linker.allocate(rsdp, RSDP_ALIGN, BIOS_LINKER_LOADER_ZONE.FSEG);
+
+  const facs = buildFacs(tables);
+  const dsdt = buildDsdt(tables, linker, options);
+  const listed = [
+    buildFadt(tables, linker, facs, dsdt, options.vcpus),
+    buildMadt(tables, linker, options.vcpus),
+    ...(options.ecam ? [buildMcfg(tables, linker, options.ecam)] : []),
+    linker.table(tables, "WAET", 1, () => tables.int(WAET_PM_TIMER_GOOD, 4)),
+  ];
+  const rsdt = linker.table(tables, "RSDT", 1, () => {
+    for (const table of listed) linkedPointer(tables, linker, 4, table);
+  });
+
+  rsdp.append(
+    ACPI_RSDP.encode({ Signature: ascii("RSD PTR "), OemId: ascii("BOCHS ") }).subarray(0, RSDP_SIZE),
+  );
+  linker.pointer(rsdp, ACPI_RSDP.fields.RsdtAddress.offset, 4, tables, rsdt);
+  linker.checksum(rsdp, ACPI_RSDP.fields.Checksum.offset, 0, RSDP_SIZE);
+
+  tables.align(TABLES_SIZE_UNIT);
+  const script = new Blob(ACPI_TABLE_LOADER_FILE);
+  script.append(linker.script());
+  script.align(SCRIPT_SIZE_UNIT);
+  return { tables: tables.toBytes(), rsdp: rsdp.toBytes(), loader: script.toBytes() };
+}
+
+const ascii = (text: string): Uint8Array => new TextEncoder().encode(text);
+
+/** Offers the tables by fw_cfg. */
+export function addAcpiTables(board: Q35Board, options: Omit<AcpiOptions, "ecam">): void {
+  const build = () => buildAcpi({ ...options, ecam: board.mch.ecam });
+  // The sizes are those of the tables with everything that firmware can turn on.
+  const first = buildAcpi({ ...options, ecam: { address: PCIEXBAR_DEFAULT_ADDRESS, length: 2 ** 28 } });
+  let latest: AcpiFiles | null = null;
+  const refresh = (part: keyof AcpiFiles, size: number) => () => {
+    latest ??= build();
+    const bytes = new Uint8Array(size);
+    bytes.set(latest[part].subarray(0, size));
+    return bytes;
+  };
+  const files: [string, keyof AcpiFiles][] = [
+    [ACPI_TABLES_FILE, "tables"],
+    [ACPI_RSDP_FILE, "rsdp"],
+    [ACPI_TABLE_LOADER_FILE, "loader"],
+  ];
+  for (const [name, part] of files) board.fwCfg.addFile(name, first[part], refresh(part, first[part].length));
+}
