@@ -3,7 +3,7 @@
  * VM exits that the test scripts. What the processor really does is tested with @swtdx/cpu.
  */
 import type { Hpa, KeyId } from "@swtdx/abi";
-import { Trace } from "@swtdx/abi";
+import { TDX_STATUS, Trace } from "@swtdx/abi";
 import { Gpr, REG, RegisterFile, REGISTER_FILE_SIZE, type SeamContext, type VmExit } from "@swtdx/cpu";
 import { HeldLocks } from "../../src/locks.js";
 import {
@@ -14,11 +14,12 @@ import {
 } from "../../src/entry/td-vmcs-init.js";
 import { initVcpuRegisters } from "../../src/entry/vp-init-state.js";
 import { enterTd, decodeVcpuAndFlags } from "../../src/entry/td-entry.js";
+import { tdhVpEnter, type VpEnterHost } from "../../src/entry/tdh-vp-enter.js";
 import { VpContext, type GuestSidePlatform } from "../../src/entry/vp-context.js";
 import type { GuestMetadata } from "../../src/guest/metadata-access.js";
 import { SeptEntry, SeptState, septIndex, type SeptState as State } from "../../src/structures/sept.js";
-import { TDCS, TdcsStructure } from "../../src/structures/tdcs.js";
-import { TDR, TdrStructure } from "../../src/structures/tdr.js";
+import { OpState, TDCS, TdcsStructure } from "../../src/structures/tdcs.js";
+import { LifecycleState, TDR, TdrStructure } from "../../src/structures/tdr.js";
 import { TDVPS, TdvpsStructure, VcpuState } from "../../src/structures/tdvps.js";
 import { buildMsrBitmaps } from "../../src/tables/msr.js";
 import { tdFeatures } from "../../src/tables/td-features.js";
@@ -329,6 +330,37 @@ export class TestTd {
     this.lastTdvpr = flags.tdvpr;
     return status ?? lp.regs.gpr(Gpr.RAX);
   }
+}
+
+/** TDH.VP.ENTER itself on a TestTd, with locks of pages that succeed unless told otherwise. */
+export function vpEnter(td: TestTd, rcx: bigint, ...steps: GuestStep[]): VpEnterRun {
+  const { lp, ctx } = td;
+  td.tdcs.set(TDCS.OP_STATE, OpState.RUNNABLE);
+  td.tdr.set(TDR.LIFECYCLE_STATE, LifecycleState.TD_KEYS_CONFIGURED);
+  td.tdr.set(TDR.NUM_TDCX, 6);
+  td.tdvps.set(TDVPS.NUM_TDVPS_PAGES, 6);
+  td.tdvps.set(TDVPS.ASSOC_LPID, lp.index);
+  const host: VpEnterHost = {
+    platform: td.platform,
+    globalHkid: GLOBAL_HKID as KeyId,
+    tscAdjust: 0n,
+    lastTdvpr: new Map(),
+    lockTdvpr: () => ({ status: TDX_STATUS.TDX_SUCCESS, owner: td.tdr.base }),
+    lockTdr: () => TDX_STATUS.TDX_SUCCESS,
+  };
+  return {
+    host,
+    run: () => {
+      lp.steps.push(...steps);
+      lp.regs.setGpr(Gpr.RCX, rcx);
+      tdhVpEnter(ctx, host);
+      return lp.regs.gpr(Gpr.RAX);
+    },
+  };
+}
+export interface VpEnterRun {
+  host: { -readonly [K in keyof VpEnterHost]: VpEnterHost[K] };
+  run(): bigint;
 }
 
 const LENGTH = (length: number): [number, bigint][] => [[VMCS.VM_EXIT_INSTRUCTION_LEN, BigInt(length)]];
