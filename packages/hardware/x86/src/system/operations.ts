@@ -1,0 +1,19 @@
+/** Operations written in TypeScript, by instruction name; generated code calls them. */
+import type { X86Core } from "../core.js";
+import { Vector } from "../layout.js";
+import { legacy } from "./legacy.js";
+
+/**
+ * Executes an instruction. RIP in the register file is the instruction's own.
+ * @param pc its record @param bits operand size @param memory it has a memory operand @returns Status
+ */
+export type Operation = (core: X86Core, pc: number, bits: number, memory: boolean) => number;
+
+export const operations: Record<string, Operation> = {
+  ...legacy,
+  undefined: (core) => core.raise(Vector.UD),
+  tooLong: (core) => core.raise(Vector.GP, 0),
+  ud0: (core) => core.raise(Vector.UD),
+  ud1: (core) => core.raise(Vector.UD),
+  ud2: (core) => core.raise(Vector.UD),
+};
