@@ -25,3 +25,4 @@ export {
 } from "./target/tdx-guest.js";
 export type { LaunchPages } from "./target/tdx-launch.js";
 export { type QuoteGenerationService } from "./target/quote-generation.js";
+export { type BlockBackend, MemoryDrive } from "./hw/virtio/virtio-blk.js";

@@ -10,7 +10,10 @@ import { addAcpiTables } from "./acpi/build.js";
 import { OptionError } from "./errors.js";
 import { addLinuxBoot } from "./firmware/linux-loader.js";
 import { parseTdvf, type Tdvf } from "./firmware/tdvf.js";
-import { Q35Board } from "./hw/i386/q35.js";
+import { Q35Board, VIRTIO_MAX } from "./hw/i386/q35.js";
+import { type BlockBackend, VirtioBlk } from "./hw/virtio/virtio-blk.js";
+import type { VirtioBackend } from "./hw/virtio/virtio-pci.js";
+import { VirtioRng } from "./hw/virtio/virtio-rng.js";
 import { GuestMemory } from "./memory/guest-memory.js";
 import { e820Table, encodeE820, layoutMemory, splitTdRam } from "./memory/memory-map.js";
 import { buildCpuModel, parseCpuOption } from "./target/cpu-model.js";
@@ -46,6 +49,10 @@ export interface MachineOptions {
   readonly serial?: (bytes: Uint8Array) => void;
   /** Gets the firmware's debug log (port 0x402). */
   readonly debugcon?: (bytes: Uint8Array) => void;
+  /** Drives, each a virtio block device. */
+  readonly drives?: readonly BlockBackend[];
+  /** Source of the virtio entropy device; without it there is none. */
+  readonly random?: (bytes: number) => Uint8Array;
   readonly quoteGenerationService?: QuoteGenerationService;
   /** Unix time in seconds when the machine is switched on; default 2026-01-01, so that runs are the same. */
   readonly rtcStart?: number;
@@ -62,8 +69,6 @@ export interface RunOptions {
 export const MAX_VCPUS = 255;
 const MEMORY_DEFAULT = 512 * 2 ** 20;
 const RTC_START_DEFAULT = Date.UTC(2026, 0, 1) / 1000;
-/** Milliseconds of wall time between returns to the event loop. */
-const YIELD_EVERY = 10;
 
 /** KVM_EXIT_TDX: numbers of TDG.VP.VMCALL sub-functions. */
 const TDVMCALL = { GET_TD_VM_CALL_INFO: 0x10000, GET_QUOTE: 0x10002, SETUP_EVENT_NOTIFY_INTERRUPT: 0x10004 };
@@ -129,6 +134,7 @@ export class Machine {
         vcpus: smp,
         now: () => options.syscalls.now(),
         rtcStart: options.rtcStart ?? RTC_START_DEFAULT,
+        virtio: virtioDevices(options),
         serial: (byte) => this.#serial.put(byte),
         debugcon: (byte) => this.#debugcon.put(byte),
         sendMsi: (message) => kvm.signalMsi(message),
@@ -273,37 +279,41 @@ export class Machine {
 
   /**
    * Runs the vCPUs in turn until the guest powers off, resets (which a TD cannot: it must be launched again) or dies.
-   * Returns to the event loop every few milliseconds.
+   * Returns to the event loop after each round of slices.
    */
   async run(options: RunOptions = {}): Promise<Outcome> {
-    const started = Date.now();
-    const limit = options.timeoutSeconds === undefined ? Infinity : options.timeoutSeconds * 1000;
-    let yielded = started;
-    while (this.#outcome === null) {
-      let ran = false;
-      for (const vcpu of this.#kvm.vcpus) {
-        if (this.#runner.turn(vcpu) === "ran") ran = true;
-        if (this.#hasEnded()) break;
-      }
-      this.board.timers.run();
-      const pending = this.#quotes.settled();
-      if (pending) await pending;
-      this.#quotes.poll();
-      if (!ran && this.#outcome === null) this.#kvm.sys.sleep(this.board.timers.next());
-      const now = Date.now();
-      if (now - started >= limit) this.stop(`${options.timeoutSeconds} s of wall time`);
-      if (now - yielded >= YIELD_EVERY) {
-        this.#flush();
+    const seconds = options.timeoutSeconds;
+    const alarm =
+      seconds === undefined
+        ? undefined
+        : setTimeout(() => this.stop(`${seconds} s of wall time`), seconds * 1000);
+    try {
+      while (this.#outcome === null) {
+        this.#round();
+        const pending = this.#quotes.settled();
+        if (pending) await pending;
+        this.#quotes.poll();
         await nextTick();
-        yielded = Date.now();
       }
+      return this.#outcome;
+    } finally {
+      clearTimeout(alarm);
+      this.#flush();
     }
-    this.#flush();
-    return this.#outcome;
   }
 
-  #hasEnded(): boolean {
-    return this.#outcome !== null;
+  /** A slice for each vCPU, and the timers; when no vCPU has anything to do, time passes until a timer is due. */
+  #round(): void {
+    let ran = false;
+    for (const vcpu of this.#kvm.vcpus) {
+      if (this.#runner.turn(vcpu) === "ran") ran = true;
+      if (this.#outcome !== null) return;
+    }
+    this.board.timers.run();
+    if (!ran) {
+      this.#flush();
+      this.#kvm.sys.sleep(this.board.timers.next());
+    }
   }
 
   #flush(): void {
@@ -318,6 +328,14 @@ export class Machine {
     this.#flush();
     this.#kvm.close();
   }
+}
+
+function virtioDevices({ drives = [], random }: MachineOptions): VirtioBackend[] {
+  const devices: VirtioBackend[] = drives.map((drive, i) => new VirtioBlk(drive, `drive${i}`));
+  if (random) devices.push(new VirtioRng(random));
+  if (devices.length > VIRTIO_MAX)
+    throw new OptionError("drive", `${drives.length} drives; ${VIRTIO_MAX - (random ? 1 : 0)} fit`);
+  return devices;
 }
 
 /** Gathers bytes into lines, so that whoever listens is not called for each. */

@@ -81,7 +81,7 @@ describe("ACPI tables", () => {
     const madt = link({ vcpus: 3, map, ecam: null }).found.get("APIC")!;
     expect(viewOf(madt).getUint32(40, true)).toBe(0);
     const types: number[] = [];
-    for (let at = 44; at < madt.length; at += madt[at + 1]!) types.push(madt[at]!);
+    for (let at = 44; at < madt.length; at += madt[at + 1]) types.push(madt[at]);
     expect(types).toEqual([0, 0, 0, 1, 2, 2, 2, 2, 2, 4]);
   });
   it("have no MCFG without a window", () => {

@@ -22,7 +22,7 @@ const bytesRegion = (bytes: Uint8Array, maxAccess: 1 | 2 | 4 = 1): IoRegion => (
   maxAccess,
   read: (offset, size) => {
     let value = 0;
-    for (let i = 0; i < size; i++) value |= bytes[offset + i]! << (8 * i);
+    for (let i = 0; i < size; i++) value |= bytes[offset + i] << (8 * i);
     return value;
   },
   write: (offset, size, value) => {

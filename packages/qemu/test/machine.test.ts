@@ -78,9 +78,9 @@ describe("building a TD", () => {
         attributes ?? 0,
       ]),
     );
-    expect(kvm.sections[0]!.contents).toEqual(bios.slice(0x10000));
-    expect(kvm.sections[1]!.contents).toEqual(bios.slice(0, 0x10000));
-    expect(kvm.sections[4]!.contents.subarray(0, 4)).toEqual(Uint8Array.of(1, 0, 56, 0));
+    expect(kvm.sections[0].contents).toEqual(bios.slice(0x10000));
+    expect(kvm.sections[1].contents).toEqual(bios.slice(0, 0x10000));
+    expect(kvm.sections[4].contents.subarray(0, 4)).toEqual(Uint8Array.of(1, 0, 56, 0));
     expect(machine.pages).toEqual({ added: 16 + 16 + 16 + 2 + 2 + 6, measured: 16 });
     expect(kvm.tdx.filter(({ id }) => id === KvmTdxCmdId.KVM_TDX_INIT_VCPU).map(({ data }) => data)).toEqual([
       0x809000n,
@@ -118,7 +118,7 @@ describe("building a TD", () => {
     ];
     for (const [options, type, message] of bad) {
       const kvm = new FakeKvm();
-      expect(() => build(kvm, options)).toThrow(type as ErrorConstructor);
+      expect(() => build(kvm, options)).toThrow(type);
       expect(() => build(kvm, options)).toThrow(message);
       expect(kvm.open).toBe(0);
     }

@@ -54,7 +54,7 @@ describe("splitTdRam", () => {
   it("refuses a section outside RAM and a volume outside the firmware's memory", () => {
     const with2 = (gpa: number, i: number) => {
       const sections = goodSections();
-      sections[i] = { ...sections[i]!, gpa };
+      sections[i] = { ...sections[i], gpa };
       return parseTdvf(tdvfImage({ sections }), "b.fd");
     };
     const map = layoutMemory(64 * MIB, 0x20000);
@@ -83,7 +83,7 @@ describe("splitTdRam", () => {
           let total = 0;
           ram.forEach((range, i) => {
             total += range.length;
-            if (i > 0) expect(ram[i - 1]!.address + ram[i - 1]!.length).toBeLessThanOrEqual(range.address);
+            if (i > 0) expect(ram[i - 1].address + ram[i - 1].length).toBeLessThanOrEqual(range.address);
           });
           expect(total).toBe(mib * MIB);
           const added = ram

@@ -58,7 +58,7 @@ describe("parseTdvf", () => {
 
   const change = (i: number, part: Partial<RawSection>): ImageOptions => {
     const sections = goodSections();
-    sections[i] = { ...sections[i]!, ...part };
+    sections[i] = { ...sections[i], ...part };
     return { sections };
   };
   const bad: [string, ImageOptions, string][] = [

@@ -47,18 +47,18 @@ const FATAL_GPA_VALID = 1n << 63n;
 
 /** What a TD said when it gave up (KVM_SYSTEM_EVENT_TDX_FATAL): `data` by x86 register number. */
 export function fatalReason(data: readonly bigint[]): string {
-  const mask = data[1]!;
-  const code = data[12]!;
+  const mask = data[1];
+  const code = data[12];
   const bytes: number[] = [];
   for (const register of FATAL_MESSAGE_REGISTERS)
     if (mask & (1n << BigInt(register)))
-      for (let i = 0n; i < 8n; i++) bytes.push(Number((data[register]! >> (8n * i)) & 0xffn));
+      for (let i = 0n; i < 8n; i++) bytes.push(Number((data[register] >> (8n * i)) & 0xffn));
   const end = bytes.indexOf(0);
   const text = new TextDecoder()
     .decode(Uint8Array.from(end < 0 ? bytes : bytes.slice(0, end)))
     // eslint-disable-next-line no-control-regex -- what a guest says goes to terminals
     .replace(/[\u0000-\u001f\u007f]/g, " ")
     .trim();
-  const gpa = code & FATAL_GPA_VALID ? `, more at GPA 0x${data[13]!.toString(16)}` : "";
+  const gpa = code & FATAL_GPA_VALID ? `, more at GPA 0x${data[13].toString(16)}` : "";
   return `TD reported a fatal error 0x${(code & 0xffffffffn).toString(16)}${text ? `: ${text}` : ""}${gpa}`;
 }

@@ -78,7 +78,7 @@ export class VcpuRunner {
         return "ran";
       }
       const reason = vcpu.view.getUint32(RUN.exitReason, true);
-      this.#counts[reason & 63]!++;
+      this.#counts[reason & 63]++;
       if (this.trace.on)
         this.trace.emit({
           type: "KVM_EXIT",

@@ -70,7 +70,7 @@ function readHeader(kernel: Uint8Array, limit: number): { setupSize: number; ini
     );
   }
   const version = view.getUint16(HEADER.VERSION, true);
-  const setupSize = ((kernel[HEADER.SETUP_SECTS]! || SETUP_SECTS_DEFAULT) + 1) * 512;
+  const setupSize = ((kernel[HEADER.SETUP_SECTS] || SETUP_SECTS_DEFAULT) + 1) * 512;
   if (setupSize > kernel.length)
     throw new MachineError(
       `kernel: its setup has ${setupSize} bytes, the file ${kernel.length} (truncated?)`,

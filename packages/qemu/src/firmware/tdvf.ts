@@ -75,7 +75,7 @@ export function parseTdvf(image: Uint8Array, file: string): Tdvf {
   const hobs = sections.filter(({ type }) => type === "TD_HOB");
   if (hobs.length !== 1)
     throw new FirmwareError(file, "Type", `${hobs.length} sections of type TD_HOB; exactly one is needed`);
-  return { file, image, descriptorOffset, sections, tdHob: hobs[0]! };
+  return { file, image, descriptorOffset, sections, tdHob: hobs[0] };
 }
 
 function checkImageSize(image: Uint8Array, file: string): void {
@@ -196,8 +196,8 @@ function checkOverlap(sections: readonly TdvfSection[], file: string): void {
     .map((section, index) => ({ section, index }))
     .sort((a, b) => a.section.memoryAddress - b.section.memoryAddress);
   for (let i = 1; i < order.length; i++) {
-    const low = order[i - 1]!;
-    const high = order[i]!;
+    const low = order[i - 1];
+    const high = order[i];
     if (low.section.memoryAddress + low.section.memoryDataSize > high.section.memoryAddress)
       throw new FirmwareError(
         file,

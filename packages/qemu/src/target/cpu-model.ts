@@ -192,7 +192,7 @@ function buildLeaves(
     const at = out.findIndex((entry) => entry.function === leaf && entry.index === subleaf);
     const base =
       at >= 0
-        ? out[at]!
+        ? out[at]
         : {
             function: leaf,
             index: subleaf,

@@ -59,7 +59,7 @@ export class Ich9Pm implements IoRegion {
       else if (at < ICH9_PMIO.PM1_CNT) this.#enable = (merge(this.#enable, byte, shift) & PM1_EN_BITS) | 0;
       else if (at < ICH9_PMIO.PM1_CNT + 2) control = merge(control, byte, shift);
       else if (at >= ICH9_PMIO.GPE0_STS && at < ICH9_PMIO.GPE0_EN)
-        this.#gpe[at - ICH9_PMIO.GPE0_STS]! &= ~byte;
+        this.#gpe[at - ICH9_PMIO.GPE0_STS] &= ~byte;
       else if (at >= ICH9_PMIO.GPE0_EN && at < ICH9_PMIO.GPE0_EN + GPE0_BYTES)
         this.#gpe[at - ICH9_PMIO.GPE0_STS] = byte;
       else if (at >= ICH9_PMIO.SMI_EN && at < ICH9_PMIO.SMI_STS)
@@ -99,7 +99,7 @@ export class Ich9Pm implements IoRegion {
     if (at < ICH9_PMIO.PM_TMR) return 0;
     if (at < ICH9_PMIO.PM_TMR + 4) return (this.#timer() >>> ((at - ICH9_PMIO.PM_TMR) * 8)) & 0xff;
     if (at >= ICH9_PMIO.GPE0_STS && at < ICH9_PMIO.GPE0_STS + 2 * GPE0_BYTES)
-      return this.#gpe[at - ICH9_PMIO.GPE0_STS]!;
+      return this.#gpe[at - ICH9_PMIO.GPE0_STS];
     if (at >= ICH9_PMIO.SMI_EN && at < ICH9_PMIO.SMI_STS)
       return (this.#smiEnable >>> ((at - ICH9_PMIO.SMI_EN) * 8)) & 0xff;
     return 0;
@@ -114,7 +114,7 @@ export class Ich9Pm implements IoRegion {
 
   #update(): void {
     const events = this.#status & this.#enable & PM1_EN_BITS;
-    const general = this.#gpe.some((bits, i) => i < GPE0_BYTES && (bits & this.#gpe[i + GPE0_BYTES]!) !== 0);
+    const general = this.#gpe.some((bits, i) => i < GPE0_BYTES && (bits & this.#gpe[i + GPE0_BYTES]) !== 0);
     this.actions.sci((this.#control & ACPI_PM1_CNT.SCI_EN) !== 0 && (events !== 0 || general));
   }
 }

@@ -168,7 +168,7 @@ export class Serial implements IoRegion {
     const fifo = this.#fcr & FCR.ENABLE ? IIR.FIFO : 0;
     if (this.#ier & IER.RLSI && this.#lsr & LSR.ERRORS) return fifo | IIR.RLSI;
     if (this.#ier & IER.RDI && this.#lsr & LSR.DR) {
-      if (!(this.#fcr & FCR.ENABLE) || this.#rx.length >= TRIGGER[this.#fcr >> 6]!) return fifo | IIR.RDI;
+      if (!(this.#fcr & FCR.ENABLE) || this.#rx.length >= TRIGGER[this.#fcr >> 6]) return fifo | IIR.RDI;
       if (this.#timeoutPending) return fifo | IIR.CTI;
     }
     if (this.#ier & IER.THRI && this.#thrPending) return fifo | IIR.THRI;

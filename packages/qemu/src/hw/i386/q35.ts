@@ -17,6 +17,7 @@ import { FwCfg } from "../nvram/fw-cfg.js";
 import { devfn, PciBus } from "../pci/pci-host.js";
 import { Q35Mch } from "../pci/q35-mch.js";
 import { Mc146818, RTC_IRQ, RTC_PORT } from "../rtc/mc146818.js";
+import { type VirtioBackend, VirtioPci } from "../virtio/virtio-pci.js";
 import { I8254, PIT_IRQ } from "../timer/i8254.js";
 
 /** Input of the I/O APIC that an ISA interrupt is wired to: the timer's line is moved, as the MADT tells. */
@@ -29,6 +30,8 @@ export interface BoardOptions {
   readonly now: () => number;
   /** Unix time in seconds at power-on. */
   readonly rtcStart: number;
+  /** Virtio devices, in slots from 00:01.0 on. */
+  readonly virtio: readonly VirtioBackend[];
   serial(byte: number): void;
   debugcon(byte: number): void;
   sendMsi(message: MsiMessage): void;
@@ -50,7 +53,7 @@ export class Q35Board {
 
   constructor(options: BoardOptions) {
     const { ports, mmio } = this;
-    const { reset } = options;
+    const reset = (how: string) => options.reset(how);
     this.timers = new Timers(options.now);
     this.ioapic = new IoApic((message) => options.sendMsi(message));
     mmio.map(IOAPIC_ADDRESS, IOAPIC_SIZE, this.ioapic);
@@ -70,6 +73,15 @@ export class Q35Board {
     this.mch = new Q35Mch(this.pci, mmio);
     this.pci.add(devfn(0, 0), this.mch);
     this.pci.add(ICH9_LPC_DEVFN, lpc);
+    options.virtio.forEach((backend, i) => {
+      const slot = 1 + i;
+      const device = new VirtioPci(backend, {
+        memory: options.memory,
+        sendMsi: (message) => options.sendMsi(message),
+        intx: (level) => this.#setPciIrq(slot, level),
+      });
+      this.pci.add(devfn(slot, 0), device);
+    });
     ports.map(RESET_CONTROL.PORT, 1, new ResetControl(reset));
 
     this.serial = new Serial((byte) => options.serial(byte), isaIrq(COM1.IRQ));
@@ -85,7 +97,20 @@ export class Q35Board {
     this.fwCfg.attach(ports);
     initCmos(this.rtc, options.map, options.vcpus);
   }
+
+  /** INTA# of a slot: slots share PIRQ E to H, that is inputs 20 to 23, so a line is the OR of its slots'. */
+  readonly #pciLevels = [0, 0, 0, 0];
+  #setPciIrq(slot: number, level: boolean): void {
+    const line = slot & 3;
+    const bit = 1 << slot;
+    const levels = this.#pciLevels[line]!;
+    this.#pciLevels[line] = level ? levels | bit : levels & ~bit;
+    this.ioapic.setIrq(20 + line, this.#pciLevels[line] !== 0);
+  }
 }
+
+/** Most virtio devices: slots 1 to 24, which the routing of interrupts treats alike. */
+export const VIRTIO_MAX = 24;
 
 /** What the CMOS RAM tells about memory and processors. */
 function initCmos(rtc: Mc146818, map: MemoryMap, vcpus: number): void {

@@ -51,15 +51,15 @@ export class IoApic implements IoRegion {
     const was = (this.#levels & bit) !== 0;
     if (level === was) return;
     this.#levels = level ? this.#levels | bit : this.#levels & ~bit;
-    if (this.#low[pin]! & ENTRY.LEVEL) this.#irr = level ? this.#irr | bit : this.#irr & ~bit;
-    else if (level && !(this.#low[pin]! & ENTRY.MASKED)) this.#irr |= bit;
+    if (this.#low[pin] & ENTRY.LEVEL) this.#irr = level ? this.#irr | bit : this.#irr & ~bit;
+    else if (level && !(this.#low[pin] & ENTRY.MASKED)) this.#irr |= bit;
     this.#service(pin);
   }
 
   /** A local APIC finished `vector`, which a level-triggered entry sent (KVM_EXIT_IOAPIC_EOI). */
   eoi(vector: number): void {
     for (let pin = 0; pin < IOAPIC_PINS; pin++) {
-      const entry = this.#low[pin]!;
+      const entry = this.#low[pin];
       if ((entry & ENTRY.VECTOR) !== vector || !(entry & ENTRY.LEVEL) || !(entry & ENTRY.REMOTE_IRR))
         continue;
       this.#low[pin] = entry & ~ENTRY.REMOTE_IRR;
@@ -69,10 +69,10 @@ export class IoApic implements IoRegion {
 
   /** The message that `pin` sends now, and whether the pin is masked: for KVM's routing table. */
   message(pin: number): MsiMessage & { readonly masked: boolean; readonly level: boolean } {
-    const low = this.#low[pin]!;
-    const destination = this.#high[pin]! >>> 24;
+    const low = this.#low[pin];
+    const destination = this.#high[pin] >>> 24;
     // Bits 55:49 of an entry extend the destination to 15 bits, as MSI_EXT_DEST_ID lets KVM take it.
-    const extended = (this.#high[pin]! >>> 17) & 0x7f;
+    const extended = (this.#high[pin] >>> 17) & 0x7f;
     return {
       address: 0xfee00000 + destination * 0x1000 + extended * 0x20 + (low & ENTRY.LOGICAL ? 4 : 0),
       data: (low & (ENTRY.VECTOR | ENTRY.DELIVERY_MODE)) | (low & ENTRY.LEVEL ? 0xc000 : 0),
@@ -90,7 +90,7 @@ export class IoApic implements IoRegion {
     if (register === 1) return VERSION | ((IOAPIC_PINS - 1) << 16);
     const pin = (register - 0x10) >> 1;
     if (pin < 0 || pin >= IOAPIC_PINS) return 0;
-    return register & 1 ? this.#high[pin]! : this.#low[pin]!;
+    return register & 1 ? this.#high[pin] : this.#low[pin];
   }
 
   write(offset: number, size: number, value: number): void {
@@ -112,7 +112,7 @@ export class IoApic implements IoRegion {
       this.#high[pin] = value;
       return;
     }
-    let low = (value & 0x1ffff & ~READ_ONLY) | (this.#low[pin]! & READ_ONLY);
+    let low = (value & 0x1ffff & ~READ_ONLY) | (this.#low[pin] & READ_ONLY);
     if (!(low & ENTRY.LEVEL)) low &= ~ENTRY.REMOTE_IRR;
     this.#low[pin] = low;
     const bit = 1 << pin;
@@ -122,7 +122,7 @@ export class IoApic implements IoRegion {
 
   #service(pin: number): void {
     const bit = 1 << pin;
-    const entry = this.#low[pin]!;
+    const entry = this.#low[pin];
     if (!(this.#irr & bit) || entry & ENTRY.MASKED) return;
     if (entry & ENTRY.LEVEL) {
       if (entry & ENTRY.REMOTE_IRR) return;

@@ -71,7 +71,7 @@ export class Ich9Lpc extends PciDevice {
   }
 
   #mapPm(): void {
-    const control = this.config[LPC.ACPI_CTRL]!;
+    const control = this.config[LPC.ACPI_CTRL];
     const base = control & ACPI_CTRL.EN ? this.view.getUint32(LPC.PMBASE, true) & 0xff80 : null;
     if (base !== this.#pmBase) {
       this.ports.unmap(this.pm);
@@ -99,7 +99,7 @@ export class Ich9Lpc extends PciDevice {
   readonly #chipsetRegisters: IoRegion = {
     name: "lpc-rcrb-mmio",
     maxAccess: 1,
-    read: (offset) => this.#chipset[offset]!,
+    read: (offset) => this.#chipset[offset],
     write: (offset, _size, value) => {
       this.#chipset[offset] = value;
     },

@@ -110,7 +110,7 @@ export class FwCfg {
       const data = this.#item();
       let value = 0;
       for (let i = 0; i < size; i++) {
-        const byte = data !== null && this.#offset < data.length ? data[this.#offset++]! : 0;
+        const byte = data !== null && this.#offset < data.length ? data[this.#offset++] : 0;
         value |= byte << (8 * (size - 1 - i));
       }
       return value;
@@ -127,7 +127,7 @@ export class FwCfg {
     read: (offset, size) => {
       // A little-endian read of a big-endian register: the signature's bytes appear in order.
       let value = 0;
-      for (let i = 0; i < size; i++) value |= SIGNATURE_BYTES[offset + i]! << (8 * i);
+      for (let i = 0; i < size; i++) value |= SIGNATURE_BYTES[offset + i] << (8 * i);
       return value >>> 0;
     },
     write: (offset, size, value) => {

@@ -108,7 +108,7 @@ export class PciDevice {
     this.config[offset] = id;
     this.config[offset + 1] = this.config[PCI.CAPABILITY_LIST]!;
     this.config[PCI.CAPABILITY_LIST] = offset;
-    this.config[PCI.STATUS]! |= PCI_STATUS.CAP_LIST;
+    this.config[PCI.STATUS] |= PCI_STATUS.CAP_LIST;
     this.writable.fill(0, offset, offset + size);
   }
 
@@ -119,7 +119,7 @@ export class PciDevice {
 
   readConfig(offset: number, size: number): number {
     let value = 0;
-    for (let i = 0; i < size; i++) value |= this.config[offset + i]! << (8 * i);
+    for (let i = 0; i < size; i++) value |= this.config[offset + i] << (8 * i);
     return value >>> 0;
   }
 
@@ -127,8 +127,8 @@ export class PciDevice {
     for (let i = 0; i < size; i++) {
       const at = offset + i;
       const byte = (value >>> (8 * i)) & 0xff;
-      const writable = this.writable[at]!;
-      this.config[at] = ((this.config[at]! & ~writable) | (byte & writable)) & ~(byte & this.clear[at]!);
+      const writable = this.writable[at];
+      this.config[at] = ((this.config[at] & ~writable) | (byte & writable)) & ~(byte & this.clear[at]);
     }
     if (offset < PCI.BAR0 + 24 && offset + size > PCI.COMMAND) this.#mapBars();
     this.configWritten(offset, size);

@@ -63,20 +63,20 @@ export class Mc146818 implements IoRegion {
     this.#ram[index] = value;
   }
   get(index: number): number {
-    return this.#ram[index]!;
+    return this.#ram[index];
   }
 
   read(offset: number): number {
     if (offset !== 1) return 0xff;
     const index = this.#index;
     if (index === REG.C) {
-      const flags = this.#ram[REG.C]!;
+      const flags = this.#ram[REG.C];
       this.#ram[REG.C] = 0;
       this.irq(false);
       return flags;
     }
-    if (isTime(index) && !(this.#ram[REG.B]! & B.SET)) this.#loadTime();
-    return this.#ram[index]!;
+    if (isTime(index) && !(this.#ram[REG.B] & B.SET)) this.#loadTime();
+    return this.#ram[index];
   }
 
   write(offset: number, _size: number, value: number): void {
@@ -88,13 +88,13 @@ export class Mc146818 implements IoRegion {
     const index = this.#index;
     if (index === REG.C || index === REG.D) return;
     if (isTime(index)) {
-      if (!(this.#ram[REG.B]! & B.SET)) this.#loadTime();
+      if (!(this.#ram[REG.B] & B.SET)) this.#loadTime();
       this.#ram[index] = value;
-      if (!(this.#ram[REG.B]! & B.SET)) this.#storeTime();
+      if (!(this.#ram[REG.B] & B.SET)) this.#storeTime();
       return;
     }
     if (index === REG.B) {
-      const old = this.#ram[REG.B]!;
+      const old = this.#ram[REG.B];
       if (value & B.SET && !(old & B.SET)) this.#loadTime();
       this.#ram[REG.B] = value;
       if (old & B.SET && !(value & B.SET)) this.#storeTime();
@@ -107,10 +107,10 @@ export class Mc146818 implements IoRegion {
   }
 
   #encode(value: number): number {
-    return this.#ram[REG.B]! & B.BINARY ? value : ((value / 10) << 4) | (value % 10);
+    return this.#ram[REG.B] & B.BINARY ? value : ((value / 10) << 4) | (value % 10);
   }
   #decode(byte: number): number {
-    return this.#ram[REG.B]! & B.BINARY ? byte : (byte >> 4) * 10 + (byte & 0x0f);
+    return this.#ram[REG.B] & B.BINARY ? byte : (byte >> 4) * 10 + (byte & 0x0f);
   }
 
   #loadTime(): void {
@@ -119,7 +119,7 @@ export class Mc146818 implements IoRegion {
     ram[REG.SECONDS] = this.#encode(date.getUTCSeconds());
     ram[REG.MINUTES] = this.#encode(date.getUTCMinutes());
     const hours = date.getUTCHours();
-    if (ram[REG.B]! & B.H24) ram[REG.HOURS] = this.#encode(hours);
+    if (ram[REG.B] & B.H24) ram[REG.HOURS] = this.#encode(hours);
     else ram[REG.HOURS] = this.#encode(hours % 12 === 0 ? 12 : hours % 12) | (hours >= 12 ? 0x80 : 0);
     ram[REG.DAY_OF_WEEK] = this.#encode(date.getUTCDay() + 1);
     ram[REG.DAY_OF_MONTH] = this.#encode(date.getUTCDate());
@@ -130,22 +130,22 @@ export class Mc146818 implements IoRegion {
 
   #storeTime(): void {
     const ram = this.#ram;
-    const year = this.#decode(ram[REG.CENTURY]!) * 100 + this.#decode(ram[REG.YEAR]!);
-    let hours = this.#decode(ram[REG.HOURS]! & 0x7f);
-    if (!(ram[REG.B]! & B.H24)) hours = (hours % 12) + (ram[REG.HOURS]! & 0x80 ? 12 : 0);
+    const year = this.#decode(ram[REG.CENTURY]) * 100 + this.#decode(ram[REG.YEAR]);
+    let hours = this.#decode(ram[REG.HOURS] & 0x7f);
+    if (!(ram[REG.B] & B.H24)) hours = (hours % 12) + (ram[REG.HOURS] & 0x80 ? 12 : 0);
     const unix = Date.UTC(
       year,
-      this.#decode(ram[REG.MONTH]!) - 1,
-      this.#decode(ram[REG.DAY_OF_MONTH]!),
+      this.#decode(ram[REG.MONTH]) - 1,
+      this.#decode(ram[REG.DAY_OF_MONTH]),
       hours,
-      this.#decode(ram[REG.MINUTES]!),
-      this.#decode(ram[REG.SECONDS]!),
+      this.#decode(ram[REG.MINUTES]),
+      this.#decode(ram[REG.SECONDS]),
     );
     if (Number.isFinite(unix)) this.#base = unix / 1000 - Math.floor(this.#now() / SECOND);
   }
 
   #arm(): void {
-    const b = this.#ram[REG.B]!;
+    const b = this.#ram[REG.B];
     const now = this.#now();
     this.#second.set(b & (B.UIE | B.AIE) && !(b & B.SET) ? (Math.floor(now / SECOND) + 1) * SECOND : null);
     const period = this.#period();
@@ -154,7 +154,7 @@ export class Mc146818 implements IoRegion {
 
   /** Nanoseconds between periodic interrupts, 0 for none. */
   #period(): number {
-    const rate = this.#ram[REG.A]! & A_RATE;
+    const rate = this.#ram[REG.A] & A_RATE;
     if (rate === 0) return 0;
     return (2 ** ((rate <= 2 ? rate + 7 : rate) - 1) / 32768) * SECOND;
   }
@@ -162,7 +162,7 @@ export class Mc146818 implements IoRegion {
   #everySecond(): void {
     this.#loadTime();
     const ram = this.#ram;
-    const matches = (time: number, alarm: number) => ram[alarm]! >= 0xc0 || ram[alarm] === ram[time];
+    const matches = (time: number, alarm: number) => ram[alarm] >= 0xc0 || ram[alarm] === ram[time];
     let flags = C.UF as number;
     if (
       matches(REG.SECONDS, REG.SECONDS_ALARM) &&
@@ -180,10 +180,10 @@ export class Mc146818 implements IoRegion {
   }
 
   #raise(flags: number): void {
-    this.#ram[REG.C]! |= flags;
+    this.#ram[REG.C] |= flags;
     // UF, AF, PF stand in the same bits as UIE, AIE, PIE.
-    if (this.#ram[REG.C]! & this.#ram[REG.B]! & (C.UF | C.AF | C.PF)) {
-      this.#ram[REG.C]! |= C.IRQF;
+    if (this.#ram[REG.C] & this.#ram[REG.B] & (C.UF | C.AF | C.PF)) {
+      this.#ram[REG.C] |= C.IRQF;
       this.irq(true);
     }
   }

@@ -61,7 +61,7 @@ export class I8254 {
   readonly #registers: IoRegion = {
     name: "pit",
     maxAccess: 1,
-    read: (offset) => (offset === 3 ? 0 : this.#read(this.#channels[offset]!)),
+    read: (offset) => (offset === 3 ? 0 : this.#read(this.#channels[offset])),
     write: (offset, _size, value) => {
       if (offset === 3) this.#control(value);
       else this.#write(offset, value);
@@ -72,13 +72,13 @@ export class I8254 {
     name: "port61",
     maxAccess: 1,
     read: () => {
-      const out = this.#out(this.#channels[2]!) ? 0x20 : 0;
+      const out = this.#out(this.#channels[2]) ? 0x20 : 0;
       const refresh = Math.floor(this.#now() / 15085) & 1 ? 0x10 : 0;
       return this.#speaker | out | refresh;
     },
     write: (_offset, _size, value) => {
       this.#speaker = value & 0x03;
-      const channel = this.#channels[2]!;
+      const channel = this.#channels[2];
       const gate = (value & 1) !== 0;
       // Modes 1 and 5 are triggered, 2 and 3 restarted by a rising gate.
       if (gate && !channel.gate && channel.mode !== 0 && channel.mode !== 4) channel.loaded = this.#now();
@@ -134,7 +134,7 @@ export class I8254 {
       });
       return;
     }
-    const channel = this.#channels[select]!;
+    const channel = this.#channels[select];
     const access = (value >> 4) & 3;
     if (access === RW.LATCH) {
       channel.latchedCount ??= this.#counter(channel);
@@ -167,7 +167,7 @@ export class I8254 {
   }
 
   #write(index: number, value: number): void {
-    const channel = this.#channels[index]!;
+    const channel = this.#channels[index];
     if (channel.access === RW.LOW) this.#load(index, value);
     else if (channel.access === RW.HIGH) this.#load(index, value << 8);
     else if (channel.writeLow === null) channel.writeLow = value;
@@ -179,7 +179,7 @@ export class I8254 {
   }
 
   #load(index: number, count: number): void {
-    const channel = this.#channels[index]!;
+    const channel = this.#channels[index];
     channel.count = count;
     channel.loaded = this.#now();
     if (index === 0) this.#arm(true);
@@ -187,7 +187,7 @@ export class I8254 {
 
   /** Arms channel 0's interrupt: once per load in the one-shot modes, every period in 2 and 3. */
   #arm(first: boolean): void {
-    const channel = this.#channels[0]!;
+    const channel = this.#channels[0];
     const periodic = channel.mode === 2 || channel.mode === 3;
     if (!first && !periodic) return;
     const period = ((channel.count || 0x10000) / PIT_HZ) * 1e9;
