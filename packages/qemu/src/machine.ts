@@ -11,6 +11,7 @@ import { OptionError } from "./errors.js";
 import { addLinuxBoot } from "./firmware/linux-loader.js";
 import { parseTdvf, type Tdvf } from "./firmware/tdvf.js";
 import { Q35Board, VIRTIO_MAX } from "./hw/i386/q35.js";
+import { IOAPIC_PINS } from "./hw/intc/ioapic.js";
 import { type BlockBackend, VirtioBlk } from "./hw/virtio/virtio-blk.js";
 import type { VirtioBackend } from "./hw/virtio/virtio-pci.js";
 import { VirtioRng } from "./hw/virtio/virtio-rng.js";
@@ -138,6 +139,8 @@ export class Machine {
         serial: (byte) => this.#serial.put(byte),
         debugcon: (byte) => this.#debugcon.put(byte),
         sendMsi: (message) => kvm.signalMsi(message),
+        ioapicRouted: (ioapic) =>
+          kvm.setGsiRouting(Array.from({ length: IOAPIC_PINS }, (_, pin) => ioapic.message(pin))),
         poweroff: (how) => this.#end({ exit: "poweroff", reason: how }),
         reset: (how) => this.#end({ exit: "reset", reason: how }),
       });

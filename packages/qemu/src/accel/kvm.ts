@@ -6,6 +6,7 @@ import {
   errnoName,
   Errno,
   KVM_API_VERSION,
+  KVM_IRQ_ROUTING_MSI,
   KVM_MEM_GUEST_MEMFD,
   KVM_MEMORY_ATTRIBUTE_PRIVATE,
   KvmCap,
@@ -237,6 +238,26 @@ export class Kvm {
       devid: 0,
     });
     return result > 0;
+  }
+
+  /** KVM_SET_GSI_ROUTING: the I/O APIC's inputs as the messages they send, but for masked ones. */
+  setGsiRouting(messages: readonly (MsiMessage & { readonly masked: boolean })[]): void {
+    const entries = messages.flatMap(({ address, data, masked }, gsi) =>
+      masked
+        ? []
+        : [
+            {
+              gsi,
+              type: KVM_IRQ_ROUTING_MSI,
+              flags: 0,
+              address_lo: address % 2 ** 32,
+              address_hi: Math.floor(address / 2 ** 32),
+              data,
+              devid: 0,
+            },
+          ],
+    );
+    this.vmIoctl("KVM_SET_GSI_ROUTING", { nr: entries.length, flags: 0, entries });
   }
 
   /** Closes everything: the VM is destroyed, its memory goes back to the host. */

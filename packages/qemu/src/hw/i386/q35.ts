@@ -35,6 +35,7 @@ export interface BoardOptions {
   serial(byte: number): void;
   debugcon(byte: number): void;
   sendMsi(message: MsiMessage): void;
+  ioapicRouted(ioapic: IoApic): void;
   poweroff(how: string): void;
   reset(how: string): void;
 }
@@ -55,7 +56,10 @@ export class Q35Board {
     const { ports, mmio } = this;
     const reset = (how: string) => options.reset(how);
     this.timers = new Timers(options.now);
-    this.ioapic = new IoApic((message) => options.sendMsi(message));
+    this.ioapic = new IoApic(
+      (message) => options.sendMsi(message),
+      () => options.ioapicRouted(this.ioapic),
+    );
     mmio.map(IOAPIC_ADDRESS, IOAPIC_SIZE, this.ioapic);
     const isaIrq = (irq: number) => (level: boolean) => this.ioapic.setIrq(isaGsi(irq), level);
 
@@ -103,7 +107,7 @@ export class Q35Board {
   #setPciIrq(slot: number, level: boolean): void {
     const line = slot & 3;
     const bit = 1 << slot;
-    const levels = this.#pciLevels[line]!;
+    const levels = this.#pciLevels[line];
     this.#pciLevels[line] = level ? levels | bit : levels & ~bit;
     this.ioapic.setIrq(20 + line, this.#pciLevels[line] !== 0);
   }

@@ -43,7 +43,11 @@ export class IoApic implements IoRegion {
   /** Requests: edges that came and levels that stand. */
   #irr = 0;
 
-  constructor(private readonly send: (message: MsiMessage) => void) {}
+  /** `routed` is called when an entry changed, for KVM to know which vectors it must report the end of. */
+  constructor(
+    private readonly send: (message: MsiMessage) => void,
+    private readonly routed: () => void = () => {},
+  ) {}
 
   /** Drives input `pin`. */
   setIrq(pin: number, level: boolean): void {
@@ -75,7 +79,7 @@ export class IoApic implements IoRegion {
     const extended = (this.#high[pin] >>> 17) & 0x7f;
     return {
       address: 0xfee00000 + destination * 0x1000 + extended * 0x20 + (low & ENTRY.LOGICAL ? 4 : 0),
-      data: (low & (ENTRY.VECTOR | ENTRY.DELIVERY_MODE)) | (low & ENTRY.LEVEL ? 0xc000 : 0),
+      data: (low & (ENTRY.VECTOR | ENTRY.DELIVERY_MODE)) | (low & ENTRY.LEVEL),
       masked: (low & ENTRY.MASKED) !== 0,
       level: (low & ENTRY.LEVEL) !== 0,
     };
@@ -110,11 +114,13 @@ export class IoApic implements IoRegion {
     if (pin < 0 || pin >= IOAPIC_PINS) return;
     if (register & 1) {
       this.#high[pin] = value;
+      this.routed();
       return;
     }
     let low = (value & 0x1ffff & ~READ_ONLY) | (this.#low[pin] & READ_ONLY);
     if (!(low & ENTRY.LEVEL)) low &= ~ENTRY.REMOTE_IRR;
     this.#low[pin] = low;
+    this.routed();
     const bit = 1 << pin;
     if (low & ENTRY.LEVEL) this.#irr = this.#levels & bit ? this.#irr | bit : this.#irr & ~bit;
     this.#service(pin);

@@ -135,7 +135,7 @@ export class Virtqueue {
 
   #u16(address: number): number {
     const bytes = this.#read(address, 2);
-    return bytes[0]! | (bytes[1]! << 8);
+    return bytes[0] | (bytes[1] << 8);
   }
   #read(address: number, length: number): Uint8Array {
     const bytes = new Uint8Array(length);
