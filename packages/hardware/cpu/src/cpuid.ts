@@ -19,7 +19,12 @@ const anySubleaf = new Set<number>();
 const keyOf = (leaf: number, subleaf: number): number => leaf * 64 + (subleaf & 63);
 for (const [leaf, subleaf, eax, ebx, ecx, edx] of CPUID_TABLE) {
   if (subleaf < 0) anySubleaf.add(leaf);
-  table.set(keyOf(leaf, Math.max(subleaf, 0)), { eax: eax >>> 0, ebx: ebx >>> 0, ecx: ecx >>> 0, edx: edx >>> 0 });
+  table.set(keyOf(leaf, Math.max(subleaf, 0)), {
+    eax: eax >>> 0,
+    ebx: ebx >>> 0,
+    ecx: ecx >>> 0,
+    edx: edx >>> 0,
+  });
 }
 const brand = new Uint8Array(48);
 brand.set(new TextEncoder().encode(BRAND_STRING));
@@ -53,7 +58,10 @@ export function cpuid(leaf: number, subleaf: number, state: CpuidState): Cpuid {
   leaf >>>= 0;
   subleaf >>>= 0;
   if (leaf > LAST_BASIC && (leaf < 0x80000000 || leaf > 0x80000008)) leaf = LAST_BASIC;
-  const entry = subleaf < 64 || anySubleaf.has(leaf) ? table.get(keyOf(leaf, anySubleaf.has(leaf) ? 0 : subleaf)) : undefined;
+  const entry =
+    subleaf < 64 || anySubleaf.has(leaf)
+      ? table.get(keyOf(leaf, anySubleaf.has(leaf) ? 0 : subleaf))
+      : undefined;
   switch (leaf) {
     case 0x01:
       return {

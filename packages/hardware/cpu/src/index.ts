@@ -2,7 +2,18 @@
 export * from "./interface/outcome.js";
 export * from "./interface/memory.js";
 export * from "./interface/seam.js";
-export * from "./interface/processor.js";
+export type {
+  LogicalProcessor,
+  ProcessorOptions,
+  RandomSource,
+  SeamcallOutcome,
+} from "./interface/processor.js";
 export * from "./interface/engine.js";
 // A logical processor's registers are part of its interface.
 export { Gpr, REG, REGISTER_FILE_SIZE, RegisterFile, SEG, SEGMENT_SIZE, SegmentRegister } from "@swtdx/x86";
+export { Processor } from "./processor.js";
+export { ProcessorIdle } from "./guest/interrupts.js";
+export { VMCS, type VmcsFieldName } from "./vmx/fields.js";
+export { ENTRY, EXIT, ExitReason, PIN, PROC, PROC2, PROC3, VmxError } from "./vmx/controls.js";
+export { VMCS_REGION_SIZE, VMCS_REVISION } from "./vmx/vmcs.js";
+export { ProgramEngine } from "./engine/program-engine.js";

@@ -84,8 +84,13 @@ export class LocalApic {
         if ((value & 0xfff3_2000n & 0xffffffffn) !== 0n) return false;
         this.#registers.set(index, value);
         const shorthand = Number((value >> 18n) & 3n);
-        const destination = shorthand === 0 ? Number(value >> 32n) : shorthand === 1 ? this.id : shorthand === 2 ? -2 : -1;
-        this.send(destination === 0xffffffff ? -2 : destination, Number((value >> 8n) & 7n), Number(value & 0xffn));
+        const destination =
+          shorthand === 0 ? Number(value >> 32n) : shorthand === 1 ? this.id : shorthand === 2 ? -2 : -1;
+        this.send(
+          destination === 0xffffffff ? -2 : destination,
+          Number((value >> 8n) & 7n),
+          Number(value & 0xffn),
+        );
         return true;
       }
       case 0x83f:

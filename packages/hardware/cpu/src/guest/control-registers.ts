@@ -64,7 +64,9 @@ export abstract class GuestControlRegisters extends GuestInterrupts {
       case 8:
         if ((this.proc & PROC.CR8_STORE_EXITING) !== 0) return this.#exitCr(8, 1, gpr, length);
         value =
-          (this.proc & PROC.TPR_SHADOW) !== 0 ? BigInt((this.vapicRead(0x80) >>> 4) & 0xf) : regs.get(REG.CR8);
+          (this.proc & PROC.TPR_SHADOW) !== 0
+            ? BigInt((this.vapicRead(0x80) >>> 4) & 0xf)
+            : regs.get(REG.CR8);
         break;
       default:
         return this.raise(Vector.UD);
@@ -201,14 +203,16 @@ export abstract class GuestControlRegisters extends GuestInterrupts {
     if ((value & BigInt(CR4_FIXED0)) !== BigInt(CR4_FIXED0) || (value & ~BigInt(CR4_FIXED1)) !== 0n)
       return this.#gp();
     if (this.longMode && ((value & CR4_PAE) === 0n || (changed & CR4_LA57) !== 0n)) return this.#gp();
-    if (
-      (value & changed & CR4_PCIDE) !== 0n &&
-      (!this.longMode || (regs.get(REG.CR3) & 0xfffn) !== 0n)
-    )
+    if ((value & changed & CR4_PCIDE) !== 0n && (!this.longMode || (regs.get(REG.CR3) & 0xfffn) !== 0n))
       return this.#gp();
     if ((value & CR4_CET) !== 0n && (regs.get(REG.CR0) & CR0_WP) === 0n) return this.#gp();
     const paging = (regs.get(REG.CR0) & CR0_PG) !== 0n;
-    if (paging && !this.longMode && (value & CR4_PAE) !== 0n && (changed & (CR4_PAE | CR4_PGE | 0x10n | CR4_SMEP)) !== 0n) {
+    if (
+      paging &&
+      !this.longMode &&
+      (value & CR4_PAE) !== 0n &&
+      (changed & (CR4_PAE | CR4_PGE | 0x10n | CR4_SMEP)) !== 0n
+    ) {
       const step = this.#loadPdptes(regs.get(REG.CR3));
       if (step !== Step.DONE) return step;
       mode.pdptes.set(this.#pdpte);
@@ -227,7 +231,8 @@ export abstract class GuestControlRegisters extends GuestInterrupts {
       if (this.readEntry(base + i * 8, 8) !== Phys.OK) return this.memoryFailed();
       this.#pdpte[i * 2] = this.lo;
       this.#pdpte[i * 2 + 1] = this.hi;
-      if ((this.lo & 1) !== 0 && ((this.lo & PDPTE_RESERVED_LOW) !== 0 || this.hi >>> 20 !== 0)) return this.#gp();
+      if ((this.lo & 1) !== 0 && ((this.lo & PDPTE_RESERVED_LOW) !== 0 || this.hi >>> 20 !== 0))
+        return this.#gp();
     }
     return Step.DONE;
   }

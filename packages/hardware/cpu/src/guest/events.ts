@@ -38,7 +38,14 @@ export const Vector = {
   CP: 21,
 } as const;
 /** Event types of VM-entry and VM-exit interruption information. */
-export const EventType = { EXTERNAL: 0, NMI: 2, EXCEPTION: 3, SOFTWARE: 4, PRIVILEGED: 5, SOFTWARE_EXCEPTION: 6 } as const;
+export const EventType = {
+  EXTERNAL: 0,
+  NMI: 2,
+  EXCEPTION: 3,
+  SOFTWARE: 4,
+  PRIVILEGED: 5,
+  SOFTWARE_EXCEPTION: 6,
+} as const;
 
 /** What the guest needs of its logical processor. */
 export interface GuestHost {
@@ -312,7 +319,13 @@ export abstract class GuestEvents extends GuestMemory {
     phys.writeQ(hpa, keyId, ExitReason.EPT_VIOLATION, 0xffffffff, this.td);
     phys.writeQ(hpa + 8, keyId, qualification, 0, this.td);
     phys.writeQ(hpa + 16, keyId, this.failGlaLow, this.failGlaHigh, this.td);
-    phys.writeQ(hpa + 24, keyId, this.failGpa % 0x1_0000_0000, Math.floor(this.failGpa / 0x1_0000_0000), this.td);
+    phys.writeQ(
+      hpa + 24,
+      keyId,
+      this.failGpa % 0x1_0000_0000,
+      Math.floor(this.failGpa / 0x1_0000_0000),
+      this.td,
+    );
     // EPTP index: 16 bits, what is behind it keeps its bytes.
     phys.readQ(hpa + 32, keyId, this.td);
     const low = ((phys.lo & 0xffff0000) | (v.lo(VMCS.EPTP_INDEX) & 0xffff)) >>> 0;

@@ -167,7 +167,11 @@ export class Guest extends GuestControlRegisters implements GuestContext {
   in(port: number, size: number, length: number, immediate: boolean): Step {
     if (!this.#ioAllowed()) return this.raise(Vector.GP, 0);
     if (this.#ioExits(port, size))
-      return this.exit(ExitReason.IO_INSTRUCTION, (size - 1) | 8 | (immediate ? 0x40 : 0) | (port * 0x10000), length);
+      return this.exit(
+        ExitReason.IO_INSTRUCTION,
+        (size - 1) | 8 | (immediate ? 0x40 : 0) | (port * 0x10000),
+        length,
+      );
     // Nothing answers on the ports of this package.
     this.low = size === 4 ? 0xffffffff : (1 << (size * 8)) - 1;
     this.high = 0;
@@ -177,7 +181,11 @@ export class Guest extends GuestControlRegisters implements GuestContext {
     void value;
     if (!this.#ioAllowed()) return this.raise(Vector.GP, 0);
     if (this.#ioExits(port, size))
-      return this.exit(ExitReason.IO_INSTRUCTION, (size - 1) | (immediate ? 0x40 : 0) | (port * 0x10000), length);
+      return this.exit(
+        ExitReason.IO_INSTRUCTION,
+        (size - 1) | (immediate ? 0x40 : 0) | (port * 0x10000),
+        length,
+      );
     return Step.DONE;
   }
 
@@ -248,7 +256,8 @@ export class Guest extends GuestControlRegisters implements GuestContext {
     if (this.cpl !== 0 && (this.regs.get32(REG.CR4) & 0x100) === 0) return this.raise(Vector.GP, 0);
     if ((this.proc & PROC.RDPMC_EXITING) !== 0) return this.exit(ExitReason.RDPMC, 0, length);
     const index = Number(this.regs.gpr(Gpr.RCX) & LOW32);
-    const msr = index < 8 ? 0xc1 + index : index >= 0x40000000 && index < 0x40000004 ? 0x309 + index - 0x40000000 : -1;
+    const msr =
+      index < 8 ? 0xc1 + index : index >= 0x40000000 && index < 0x40000004 ? 0x309 + index - 0x40000000 : -1;
     const value = msr < 0 ? null : this.services.msrs.read(msr);
     if (value === null) return this.raise(Vector.GP, 0);
     this.#split(value);
@@ -295,7 +304,8 @@ export class Guest extends GuestControlRegisters implements GuestContext {
   /** VMX instructions, GETSEC, ENCLS, …: exit by themselves, except those whose enabling control is off. */
   vmxInstruction(exitReason: number, length: number): Step {
     if (exitReason === ExitReason.VMFUNC) return this.raise(Vector.UD);
-    if (exitReason === ExitReason.PCONFIG && (this.proc2 & PROC2.ENABLE_PCONFIG) === 0) return this.raise(Vector.UD);
+    if (exitReason === ExitReason.PCONFIG && (this.proc2 & PROC2.ENABLE_PCONFIG) === 0)
+      return this.raise(Vector.UD);
     if (
       (exitReason === ExitReason.XSAVES || exitReason === ExitReason.XRSTORS) &&
       (this.proc2 & PROC2.ENABLE_XSAVES) === 0
@@ -325,7 +335,9 @@ export class Guest extends GuestControlRegisters implements GuestContext {
 
   /** Whether XCR0 may have this value. */
   static validXcr0(value: bigint): boolean {
-    return (value & 1n) === 1n && (value & ~XCR0_SUPPORTED) === 0n && ((value & 4n) === 0n || (value & 2n) !== 0n);
+    return (
+      (value & 1n) === 1n && (value & ~XCR0_SUPPORTED) === 0n && ((value & 4n) === 0n || (value & 2n) !== 0n)
+    );
   }
   /** Whether NMIs are virtual. */
   get virtualNmis(): boolean {

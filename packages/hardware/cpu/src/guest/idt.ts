@@ -116,8 +116,12 @@ function deliverGate(
   const selector = low >>> 16;
   if ((selector & 0xfffc) === 0) return g.raise(Vector.GP, software ? 0 : 1);
   const ldt = (selector & 4) !== 0;
-  const table = ldt ? regs.get(RegisterFile.segment(SegmentRegister.LDTR) + SEG.BASE) : regs.get(REG.GDTR_BASE);
-  const limit = ldt ? regs.get32(RegisterFile.segment(SegmentRegister.LDTR) + SEG.LIMIT) : regs.get32(REG.GDTR_LIMIT);
+  const table = ldt
+    ? regs.get(RegisterFile.segment(SegmentRegister.LDTR) + SEG.BASE)
+    : regs.get(REG.GDTR_BASE);
+  const limit = ldt
+    ? regs.get32(RegisterFile.segment(SegmentRegister.LDTR) + SEG.LIMIT)
+    : regs.get32(REG.GDTR_LIMIT);
   const selectorError = (kind: number): Step => g.raise(kind, (selector & 0xfffc) | (software ? 0 : 1));
   if ((selector & 0xfff8) + 7 > limit) return selectorError(Vector.GP);
   step = read(g, table + BigInt(selector & 0xfff8), 8);
@@ -170,7 +174,11 @@ function deliverGate(
   if (long || inner) words.push(BigInt(oldSs), oldRsp);
   words.push(flags, BigInt(regs.get32(cs + SEG.SELECTOR) & 0xffff), rip);
   if (event.hasErrorCode) words.push(BigInt(event.errorCode));
-  const stackBase = long ? 0n : inner ? BigInt(((ssLow >>> 16) | ((ssHigh & 0xff) << 16) | (ssHigh & 0xff000000)) >>> 0) : regs.get(ss + SEG.BASE);
+  const stackBase = long
+    ? 0n
+    : inner
+      ? BigInt(((ssLow >>> 16) | ((ssHigh & 0xff) << 16) | (ssHigh & 0xff000000)) >>> 0)
+      : regs.get(ss + SEG.BASE);
   for (const word of words) {
     rsp = BigInt.asUintN(long ? 64 : 32, rsp - BigInt(size));
     const at = stackBase + rsp;

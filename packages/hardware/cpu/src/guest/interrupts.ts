@@ -66,7 +66,8 @@ export abstract class GuestInterrupts extends GuestEvents {
   /** Evaluation of pending virtual interrupts. */
   protected evaluate(): void {
     this.#virtualPending =
-      (this.proc & PROC.INTERRUPT_WINDOW_EXITING) === 0 && this.rvi >>> 4 > (this.vapicRead(VPPR) & 0xff) >>> 4;
+      (this.proc & PROC.INTERRUPT_WINDOW_EXITING) === 0 &&
+      this.rvi >>> 4 > (this.vapicRead(VPPR) & 0xff) >>> 4;
     if (this.#virtualPending) this.attention = true;
   }
   /** At VM entry with virtual-interrupt delivery. */
@@ -214,7 +215,10 @@ export abstract class GuestInterrupts extends GuestEvents {
       return this.exit(ExitReason.NMI_WINDOW);
     const vector = apic.highest();
     if (vector >= 0 && activity !== 3) {
-      if ((this.pin & PIN.PROCESS_POSTED_INTERRUPTS) !== 0 && vector === (this.v.lo(VMCS.POSTED_INTR_NV) & 0xff)) {
+      if (
+        (this.pin & PIN.PROCESS_POSTED_INTERRUPTS) !== 0 &&
+        vector === (this.v.lo(VMCS.POSTED_INTR_NV) & 0xff)
+      ) {
         apic.clear(vector);
         if (!this.#processPosted()) return this.structureFailed();
         return this.#pollOnce();

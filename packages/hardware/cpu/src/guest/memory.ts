@@ -6,7 +6,14 @@
 import { REG, type RegisterFile } from "@swtdx/x86";
 import { Step, type GuestEvent } from "../interface/engine.js";
 import { Ept, EPT_R, EPT_W, EPT_X, EPT_XU, EptWalker, type EptRoot } from "../memory/ept.js";
-import { newPagingMode, pageAccessAllowed, PagingWalker, PF, Walk, type TableMemory } from "../memory/paging.js";
+import {
+  newPagingMode,
+  pageAccessAllowed,
+  PagingWalker,
+  PF,
+  Walk,
+  type TableMemory,
+} from "../memory/paging.js";
 import { Phys, type PhysicalMemory } from "../memory/physical.js";
 import { Tlb, TLB, type TlbContext } from "../memory/tlb.js";
 
@@ -14,7 +21,14 @@ const WRITE = 2;
 const FETCH = 16;
 
 /** Why the last memory access failed, for the events part to turn into #PF, #VE, #MC or a VM exit. */
-export const MemFail = { NONE: 0, PAGE_FAULT: 1, EPT_VIOLATION: 2, EPT_MISCONFIG: 3, MACHINE_CHECK: 4, NOT_CANONICAL: 5 };
+export const MemFail = {
+  NONE: 0,
+  PAGE_FAULT: 1,
+  EPT_VIOLATION: 2,
+  EPT_MISCONFIG: 3,
+  MACHINE_CHECK: 4,
+  NOT_CANONICAL: 5,
+};
 
 export abstract class GuestMemory implements TableMemory {
   readonly mode = newPagingMode();
@@ -354,7 +368,10 @@ export abstract class GuestMemory implements TableMemory {
     glaHigh >>>= 0;
     if ((glaLow & 0xfff) + size > 4096) {
       const last = glaLow + size - 1;
-      if (this.translate(last >>> 0, glaHigh + (last > 0xffffffff ? 1 : 0), WRITE) < 0 && this.step !== Step.DONE)
+      if (
+        this.translate(last >>> 0, glaHigh + (last > 0xffffffff ? 1 : 0), WRITE) < 0 &&
+        this.step !== Step.DONE
+      )
         return this.step;
     }
     this.#view8.setUint32(0, low, true);
@@ -378,8 +395,7 @@ export abstract class GuestMemory implements TableMemory {
       const offset = this.translate(low, high, access);
       if (offset >= 0) {
         const { u8 } = this.phys;
-        if (access === WRITE)
-          for (let i = 0; i < length; i++) u8[offset + i] = bytes[this.done + i]!;
+        if (access === WRITE) for (let i = 0; i < length; i++) u8[offset + i] = bytes[this.done + i]!;
         else for (let i = 0; i < length; i++) bytes[this.done + i] = u8[offset + i]!;
       } else {
         if (this.step !== Step.DONE) return this.step;

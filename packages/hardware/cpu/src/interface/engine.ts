@@ -116,6 +116,16 @@ export interface GuestContext {
    * DONE: nothing (more) to do; EVENT: an interrupt is in `event`; EXIT.
    */
   poll(): Step;
+  /** A VM exit has been recorded. */
+  readonly exited: boolean;
+  /** The engine begins (true) or ends delivering `event` by its own means: failures meanwhile are double faults. */
+  setDelivering(on: boolean): void;
+  /** No handler can be reached: shutdown. */
+  tripleFault(): Step;
+  /** STI (1) or MOV SS (2) blocks interrupts for the next instruction: to be called after it was retired. */
+  blockBy(bit: 1 | 2): void;
+  /** To be called when the engine itself changed CR0, CR3, CR4, EFER, CS or SS (far transfers). */
+  updateMode(): void;
   /** Set when something waits: see `poll`. Engines test it at least every few hundred instructions. */
   attention: boolean;
   /** Counts retired instructions: advances INSTRUCTIONS and the TSC. */
@@ -124,13 +134,29 @@ export interface GuestContext {
   budget(): number;
 }
 
-/** Whether the engine is the one for the code at RIP. */
+/** A MOV between memory and a general-purpose register. */
+export interface MemoryInstruction {
+  readonly kind: "load" | "store";
+  /** Bytes moved. */
+  readonly size: number;
+  /** Number of the general-purpose register. */
+  readonly gpr: number;
+  /** Length of the instruction in bytes. */
+  readonly length: number;
+}
+
+/** What runs guests of one kind. One object serves all logical processors of a package. */
 export interface ExecutionEngine {
   readonly name: string;
   /** True when this engine runs what stands at RIP now (asked at VM entry and when an engine hands over). */
   claims(guest: GuestContext): boolean;
   /** Called once for each logical processor, before any guest runs. */
   attach?(guest: GuestContext): void;
-  /** Runs the guest until a VM exit is recorded ("exit"), or until RIP arrives at code it does not claim ("handover"). */
-  run(guest: GuestContext): "exit" | "handover";
+  /**
+   * Runs the guest until a VM exit is recorded ("exit"), or until RIP arrives at code it does not claim ("handover").
+   * @param injected VM entry injects `guest.event`: it is delivered before the first instruction
+   */
+  run(guest: GuestContext, injected: boolean): "exit" | "handover";
+  /** The load or store at which the guest of a VMCS stopped, as an instruction decoder would find it at RIP. */
+  memoryInstruction?(vmcs: number): MemoryInstruction | null;
 }

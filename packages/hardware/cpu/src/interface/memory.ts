@@ -26,4 +26,12 @@ export interface CpuMemory {
   frameForWrite(frame: Pfn, keyId: KeyId): number;
   /** Called with a frame whose offset stops being valid. */
   onFrameChange(listener: (frame: Pfn) => void): void;
+  /** IA32_TME_ACTIVATE was locked: how many shared and private KeyIDs there are. */
+  activate(partition: { mktmeKeyIds: number; tdxKeyIds: number }): void;
+  programKey(
+    keyId: KeyId,
+    material: { mode: "encrypt"; dataKey: Uint8Array; tweakKey: Uint8Array } | { mode: "none" },
+  ): void;
+  programRandomKey(keyId: KeyId): void;
+  clearKey(keyId: KeyId): void;
 }

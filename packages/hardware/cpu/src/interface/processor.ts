@@ -6,9 +6,9 @@
  */
 import type { HpaAndKeyId, Trace } from "@swtdx/abi";
 import type { RegisterFile } from "@swtdx/x86";
-import type { ExecutionEngine } from "./engine.js";
+import type { ExecutionEngine, MemoryInstruction } from "./engine.js";
 import type { CpuArena, CpuMemory } from "./memory.js";
-import type { Fault, Outcome, ValueOutcome, VmEntryOutcome, VmFailInvalid, VmxOutcome } from "./outcome.js";
+import type { Fault, Outcome, ValueOutcome, VmEntryOutcome, VmxOutcome } from "./outcome.js";
 import type { Cpuid, KeyProgram, SeamFirmwareFactory, SeamRange } from "./seam.js";
 
 /** The one source of chance: RDRAND, fuses, generated keys. `SeededRandom` of @swtdx/crypto. */
@@ -95,12 +95,22 @@ export interface LogicalProcessor {
   /** Enters the guest and runs it until its next VM exit. Guest GPRs are taken from and left in `regs`. */
   vmlaunch(): VmEntryOutcome;
   vmresume(): VmEntryOutcome;
+  /**
+   * After an EPT-violation or misconfiguration exit: the load or store that the guest stopped at, as a decoder would
+   * find it at RIP. null: decode the instruction's bytes in guest memory.
+   */
+  guestMemoryInstruction(): MemoryInstruction | null;
+  /** Name of the check that the last failed VM entry stumbled on, for whoever writes a hypervisor. */
+  readonly entryFailure: string;
   invept(type: number, eptp: bigint): VmxOutcome;
   invvpid(type: number, vpid: number, gla: bigint): VmxOutcome;
 
   /** Operands in `regs` (leaf and bit 63 for P-SEAMLDR in RAX); returns when the firmware executes SEAMRET. */
   seamcall(): SeamcallOutcome;
-  /** GETSEC[ENTERACCS] of an authenticated code module (the NP-SEAMLDR) by BIOS or OS: installs the P-SEAMLDR. */
+  /**
+   * GETSEC[ENTERACCS] of the NP-SEAMLDR, by BIOS or OS. `acm` is the P-SEAMLDR's program image (stub first, see abi's
+   * program-image.ts), which the NP-SEAMLDR carries: it is put at the end of the SEAM range and becomes callable.
+   */
   enteraccs(acm: Uint8Array): { kind: "ok" } | { kind: "error"; reason: string } | Fault;
   /** ENCLU[EVERIFYREPORT2] of a 256-byte REPORTMACSTRUCT, as a quoting enclave executes it: RAX (0: made on this platform). */
   everifyreport2(reportMacStruct: Uint8Array): number;
@@ -117,4 +127,3 @@ export interface LogicalProcessor {
   /** The local APIC timer in TSC-deadline mode: `vector` becomes pending when the TSC reaches the deadline. */
   setTimer(tscDeadline: bigint | null, vector: number): void;
 }
-export type { VmFailInvalid };

@@ -114,7 +114,7 @@ export class PagingWalker {
       if ((lo & 1) === 0) return this.#fault(base);
       level = 1;
     } else {
-      lo = (mode.cr3 % 0x1_0000_0000 & 0xfffff000) >>> 0;
+      lo = ((mode.cr3 % 0x1_0000_0000) & 0xfffff000) >>> 0;
       hi = Math.floor(mode.cr3 / 0x1_0000_0000) & 0xfffff;
       level = mode.levels - 1;
     }
@@ -180,7 +180,7 @@ export class PagingWalker {
     base: number,
   ): WalkStatus {
     const memory = this.memory;
-    const pdeAt = (mode.cr3 % 0x1_0000_0000 & 0xfffff000) >>> 0;
+    const pdeAt = ((mode.cr3 % 0x1_0000_0000) & 0xfffff000) >>> 0;
     let at = pdeAt + (la >>> 22) * 4;
     if (memory.readEntry(at, 4) !== 0) return Walk.BELOW;
     let lo = memory.lo;

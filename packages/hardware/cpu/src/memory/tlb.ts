@@ -88,7 +88,14 @@ export class Tlb {
     return -1;
   }
 
-  insert(context: number, pageLow: number, pageHigh: number, frame: number, keyId: number, flags: number): number {
+  insert(
+    context: number,
+    pageLow: number,
+    pageHigh: number,
+    frame: number,
+    keyId: number,
+    flags: number,
+  ): number {
     let index = this.find(context, pageLow, pageHigh);
     if (index < 0) {
       const set = (pageLow ^ (context * 0x9e5)) & (SETS - 1);
@@ -142,10 +149,7 @@ export class Tlb {
   }
   /** All of a VPID; `keepGlobal` leaves global pages, `pcid` >= 0 limits to one PCID. */
   flushVpid(vpid: number, keepGlobal: boolean, pcid = -1): void {
-    this.#flush(
-      (c) =>
-        c.vpid === vpid && (c.pcid >= 0 ? pcid < 0 || c.pcid === pcid : !keepGlobal),
-    );
+    this.#flush((c) => c.vpid === vpid && (c.pcid >= 0 ? pcid < 0 || c.pcid === pcid : !keepGlobal));
   }
   /** All mappings made with VPIDs: INVVPID of all contexts leaves VPID 0. */
   flushAllVpids(): void {

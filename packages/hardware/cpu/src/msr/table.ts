@@ -163,7 +163,8 @@ for (let i = 0; i < 8; i++) {
   msr(0x402 + 4 * i, `IA32_MC${i}_ADDR`, "mcStatus");
   msr(0x403 + 4 * i, `IA32_MC${i}_MISC`, "mcStatus");
 }
-for (const [index, value] of VMX_CAPABILITY_MSRS) msr(index, `IA32_VMX_${index.toString(16)}`, "ro", { reset: value });
+for (const [index, value] of VMX_CAPABILITY_MSRS)
+  msr(index, `IA32_VMX_${index.toString(16)}`, "ro", { reset: value });
 for (let i = 0; i < 8; i++) msr(0x4c1 + i, `IA32_A_PMC${i}`, "mask", { writable: 0xffff_ffff_ffffn });
 msr(0x560, "IA32_RTIT_OUTPUT_BASE", "mask");
 msr(0x561, "IA32_RTIT_OUTPUT_MASK_PTRS", "mask", { reset: 0x7fn });

@@ -134,7 +134,8 @@ const DEFAULT1 = { pin: 0x16, proc: 0x0401e172, exit: 0x00036dff, entry: 0x00001
 /** Tertiary controls, 64 bits: low half; nothing above. */
 export const ALLOWED_PROC3 = 0xae;
 
-const pair = (fixed1: number, allowed1: number): bigint => (BigInt(allowed1 >>> 0) << 32n) | BigInt(fixed1 >>> 0);
+const pair = (fixed1: number, allowed1: number): bigint =>
+  (BigInt(allowed1 >>> 0) << 32n) | BigInt(fixed1 >>> 0);
 
 export const CR0_FIXED0 = 0x80000021;
 export const CR0_FIXED1 = 0xffffffff;
@@ -152,7 +153,15 @@ export const MSR_LIST_MAX = 512;
 /** Values of the capability MSRs, by number. */
 export const VMX_CAPABILITY_MSRS: ReadonlyMap<number, bigint> = new Map([
   // Revision, region size, memory type WB, INS/OUTS information, TRUE controls, no error code consistency for #CP.
-  [0x480, BigInt(VMCS_REVISION) | (BigInt(VMCS_REGION_SIZE) << 32n) | (6n << 50n) | (1n << 54n) | (1n << 55n) | (1n << 56n)],
+  [
+    0x480,
+    BigInt(VMCS_REVISION) |
+      (BigInt(VMCS_REGION_SIZE) << 32n) |
+      (6n << 50n) |
+      (1n << 54n) |
+      (1n << 55n) |
+      (1n << 56n),
+  ],
   [0x481, pair(DEFAULT1.pin, ALLOWED.pin.allowed1)],
   [0x482, pair(DEFAULT1.proc, ALLOWED.proc.allowed1)],
   [0x483, pair(DEFAULT1.exit, ALLOWED.exit.allowed1)],
@@ -160,7 +169,12 @@ export const VMX_CAPABILITY_MSRS: ReadonlyMap<number, bigint> = new Map([
   // EFER.LMA stored on exit, HLT, shutdown, wait-for-SIPI, PT in VMX, CR3 targets, VMWRITE to any field, zero length.
   [
     0x485,
-    BigInt(PREEMPTION_TIMER_SHIFT) | 0x1e0n | (1n << 14n) | (BigInt(CR3_TARGETS) << 16n) | (1n << 29n) | (1n << 30n),
+    BigInt(PREEMPTION_TIMER_SHIFT) |
+      0x1e0n |
+      (1n << 14n) |
+      (BigInt(CR3_TARGETS) << 16n) |
+      (1n << 29n) |
+      (1n << 30n),
   ],
   [0x486, BigInt(CR0_FIXED0)],
   [0x487, BigInt(CR0_FIXED1)],

@@ -70,7 +70,9 @@ export const CONTROL_CHECKS: readonly Check[] = [
   { what: "secondary processor-based controls", holds: (c) => allows(c.proc2, ALLOWED.proc2) },
   {
     what: "tertiary processor-based controls",
-    holds: (c) => (c.proc3 & ~ALLOWED_PROC3) === 0 && ((c.proc & PROC.ACTIVATE_TERTIARY) === 0 || c.v.hi(VMCS.TERTIARY_VM_EXEC_CONTROL) === 0),
+    holds: (c) =>
+      (c.proc3 & ~ALLOWED_PROC3) === 0 &&
+      ((c.proc & PROC.ACTIVATE_TERTIARY) === 0 || c.v.hi(VMCS.TERTIARY_VM_EXEC_CONTROL) === 0),
   },
   { what: "VM-exit controls", holds: (c) => allows(c.exit, ALLOWED.exit) },
   { what: "VM-entry controls", holds: (c) => allows(c.entry, ALLOWED.entry) },
@@ -78,9 +80,13 @@ export const CONTROL_CHECKS: readonly Check[] = [
   {
     what: "I/O bitmaps",
     holds: (c) =>
-      (c.proc & PROC.USE_IO_BITMAPS) === 0 || (address(c, VMCS.IO_BITMAP_A, 4096) && address(c, VMCS.IO_BITMAP_B, 4096)),
+      (c.proc & PROC.USE_IO_BITMAPS) === 0 ||
+      (address(c, VMCS.IO_BITMAP_A, 4096) && address(c, VMCS.IO_BITMAP_B, 4096)),
   },
-  { what: "MSR bitmaps", holds: (c) => (c.proc & PROC.USE_MSR_BITMAPS) === 0 || address(c, VMCS.MSR_BITMAP, 4096) },
+  {
+    what: "MSR bitmaps",
+    holds: (c) => (c.proc & PROC.USE_MSR_BITMAPS) === 0 || address(c, VMCS.MSR_BITMAP, 4096),
+  },
   {
     what: "virtual-APIC page",
     holds: (c) => (c.proc & PROC.TPR_SHADOW) === 0 || address(c, VMCS.VIRTUAL_APIC_PAGE_ADDR, 4096),
@@ -103,7 +109,9 @@ export const CONTROL_CHECKS: readonly Check[] = [
     holds: (c) =>
       (c.proc & PROC.TPR_SHADOW) !== 0 ||
       (c.proc2 &
-        (PROC2.VIRTUALIZE_X2APIC_MODE | PROC2.APIC_REGISTER_VIRTUALIZATION | PROC2.VIRTUAL_INTERRUPT_DELIVERY)) ===
+        (PROC2.VIRTUALIZE_X2APIC_MODE |
+          PROC2.APIC_REGISTER_VIRTUALIZATION |
+          PROC2.VIRTUAL_INTERRUPT_DELIVERY)) ===
         0,
   },
   {
@@ -131,7 +139,8 @@ export const CONTROL_CHECKS: readonly Check[] = [
   {
     what: "unrestricted guest and mode-based execute control need EPT",
     holds: (c) =>
-      (c.proc2 & PROC2.ENABLE_EPT) !== 0 || (c.proc2 & (PROC2.UNRESTRICTED_GUEST | PROC2.MODE_BASED_EXECUTE)) === 0,
+      (c.proc2 & PROC2.ENABLE_EPT) !== 0 ||
+      (c.proc2 & (PROC2.UNRESTRICTED_GUEST | PROC2.MODE_BASED_EXECUTE)) === 0,
   },
   {
     what: "a TD needs EPT and a private KeyID",
@@ -288,7 +297,10 @@ export const GUEST_CHECKS: readonly Check[] = [
     what: "guest SYSENTER addresses",
     holds: (c) => canonical(c, VMCS.GUEST_SYSENTER_ESP) && canonical(c, VMCS.GUEST_SYSENTER_EIP),
   },
-  { what: "guest PAT", holds: (c) => (c.entry & ENTRY.LOAD_PAT) === 0 || patValid(c.v.get(VMCS.GUEST_IA32_PAT)) },
+  {
+    what: "guest PAT",
+    holds: (c) => (c.entry & ENTRY.LOAD_PAT) === 0 || patValid(c.v.get(VMCS.GUEST_IA32_PAT)),
+  },
   {
     what: "guest EFER",
     holds: (c) => {
@@ -394,7 +406,8 @@ export const GUEST_CHECKS: readonly Check[] = [
     holds: (c) => {
       const flags = c.v.lo(VMCS.GUEST_RFLAGS);
       if (c.v.hi(VMCS.GUEST_RFLAGS) !== 0 || (flags & 0xffc0802a) !== 2) return false;
-      if (v86(c) && ((c.entry & ENTRY.IA32E_MODE_GUEST) !== 0 || (c.v.lo(VMCS.GUEST_CR0) & 1) === 0)) return false;
+      if (v86(c) && ((c.entry & ENTRY.IA32E_MODE_GUEST) !== 0 || (c.v.lo(VMCS.GUEST_CR0) & 1) === 0))
+        return false;
       const info = c.v.lo(VMCS.VM_ENTRY_INTR_INFO_FIELD);
       return info >>> 31 === 0 || ((info >>> 8) & 7) !== 0 || (flags & 0x200) !== 0;
     },
@@ -429,7 +442,8 @@ export const GUEST_CHECKS: readonly Check[] = [
   },
   {
     what: "VMCS link pointer",
-    holds: (c) => c.v.lo(VMCS.VMCS_LINK_POINTER) === 0xffffffff && c.v.hi(VMCS.VMCS_LINK_POINTER) === 0xffffffff,
+    holds: (c) =>
+      c.v.lo(VMCS.VMCS_LINK_POINTER) === 0xffffffff && c.v.hi(VMCS.VMCS_LINK_POINTER) === 0xffffffff,
   },
 ];
 

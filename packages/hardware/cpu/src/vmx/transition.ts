@@ -29,7 +29,12 @@ const GUEST_REGISTERS: readonly (readonly [number, number])[] = [
 
 /** Guest state that MSRs outside the register file hold: VMCS field, MSR, and the controls that load and save it. */
 const GUEST_MSRS: readonly { field: number; msr: number; load: number; save: number }[] = [
-  { field: VMCS.GUEST_IA32_DEBUGCTL, msr: 0x1d9, load: ENTRY.LOAD_DEBUG_CONTROLS, save: EXIT.SAVE_DEBUG_CONTROLS },
+  {
+    field: VMCS.GUEST_IA32_DEBUGCTL,
+    msr: 0x1d9,
+    load: ENTRY.LOAD_DEBUG_CONTROLS,
+    save: EXIT.SAVE_DEBUG_CONTROLS,
+  },
   {
     field: VMCS.GUEST_IA32_PERF_GLOBAL_CTRL,
     msr: 0x38f,
@@ -137,8 +142,7 @@ export function loadGuest(t: TransitionContext, c: CheckContext): number {
     const paging = (v.lo(VMCS.GUEST_CR0) & 0x80000000) !== 0;
     regs.set(REG.EFER, ia32e ? efer | 0x500n : paging ? efer & ~0x500n : efer & ~0x400n);
   }
-  for (const { field, msr, load } of GUEST_MSRS)
-    if ((c.entry & load) !== 0) msrs.setRaw(msr, v.get(field));
+  for (const { field, msr, load } of GUEST_MSRS) if ((c.entry & load) !== 0) msrs.setRaw(msr, v.get(field));
   regs.set32(REG.INTERRUPTIBILITY, v.lo(VMCS.GUEST_INTERRUPTIBILITY_INFO));
   regs.set32(REG.ACTIVITY, v.lo(VMCS.GUEST_ACTIVITY_STATE));
 
@@ -170,7 +174,11 @@ export function loadGuest(t: TransitionContext, c: CheckContext): number {
 
 /** MSRs that a load or store area may not name: FS/GS base, x2APIC registers, SMM's. */
 const forbiddenInArea = (index: number): boolean =>
-  index === 0xc0000100 || index === 0xc0000101 || (index >= 0x800 && index <= 0x8ff) || index === 0x9e || index === 0x79;
+  index === 0xc0000100 ||
+  index === 0xc0000101 ||
+  (index >= 0x800 && index <= 0x8ff) ||
+  index === 0x9e ||
+  index === 0x79;
 
 function loadMsrs(t: TransitionContext, v: Vmcs, count: number, field: number, seam: boolean): number {
   const { phys, msrs } = t;
@@ -216,8 +224,7 @@ export function injectEvent(t: TransitionContext, v: Vmcs): Step {
   event.errorCode = event.hasErrorCode ? v.lo(VMCS.VM_ENTRY_EXCEPTION_ERROR_CODE) : 0;
   event.length = type >= 4 ? v.lo(VMCS.VM_ENTRY_INSTRUCTION_LEN) : 0;
   if (type === 7) return Step.DONE;
-  if (type === 2 && guest.virtualNmis)
-    regs.set32(REG.INTERRUPTIBILITY, regs.get32(REG.INTERRUPTIBILITY) | 8);
+  if (type === 2 && guest.virtualNmis) regs.set32(REG.INTERRUPTIBILITY, regs.get32(REG.INTERRUPTIBILITY) | 8);
   regs.set32(REG.ACTIVITY, 0);
   return Step.EVENT;
 }
@@ -226,7 +233,8 @@ export function injectEvent(t: TransitionContext, v: Vmcs): Step {
 export function saveGuest(t: TransitionContext, v: Vmcs): void {
   const { regs, guest, msrs } = t;
   const exit = v.lo(VMCS.VM_EXIT_CONTROLS);
-  for (const [field, register] of GUEST_REGISTERS) v.set(field, regs.get32(register), regs.get32(register + 4));
+  for (const [field, register] of GUEST_REGISTERS)
+    v.set(field, regs.get32(register), regs.get32(register + 4));
   v.set(VMCS.GUEST_GDTR_LIMIT, regs.get32(REG.GDTR_LIMIT));
   v.set(VMCS.GUEST_IDTR_LIMIT, regs.get32(REG.IDTR_LIMIT));
   v.set(VMCS.GUEST_SYSENTER_CS, regs.get32(REG.SYSENTER_CS));
@@ -248,7 +256,10 @@ export function saveGuest(t: TransitionContext, v: Vmcs): void {
   // "IA-32e mode guest" follows EFER.LMA (IA32_VMX_MISC[5]).
   const entry = v.lo(VMCS.VM_ENTRY_CONTROLS);
   const lma = (regs.get32(REG.EFER) & 0x400) !== 0;
-  v.set(VMCS.VM_ENTRY_CONTROLS, (lma ? entry | ENTRY.IA32E_MODE_GUEST : entry & ~ENTRY.IA32E_MODE_GUEST) >>> 0);
+  v.set(
+    VMCS.VM_ENTRY_CONTROLS,
+    (lma ? entry | ENTRY.IA32E_MODE_GUEST : entry & ~ENTRY.IA32E_MODE_GUEST) >>> 0,
+  );
   for (let i = 0; i < 4; i++)
     v.set(VMCS.GUEST_PDPTR0 + 2 * i, guest.mode.pdptes[i * 2]!, guest.mode.pdptes[i * 2 + 1]!);
   guest.end(v);
@@ -323,4 +334,3 @@ export function recordEntryFailure(v: Vmcs, reason: number, qualification: numbe
   v.setAddr(VMCS.EXIT_QUALIFICATION, qualification);
   return full;
 }
-
