@@ -85,7 +85,7 @@ describe("a bad quote or collateral is refused", () => {
       {
         editTcbInfo: (info) => {
           info.tcbLevels.length = 1;
-          info.tcbLevels[0]!.tcb.pcesvn = 99;
+          info.tcbLevels[0].tcb.pcesvn = 99;
         },
       },
       "TCB level",
@@ -135,9 +135,13 @@ describe("a bad quote or collateral is refused", () => {
 
   test("a TDX module that TCB info does not know (dcap-qvl does not look)", () => {
     const MRSIGNERSEAM = new Uint8Array(48).fill(1);
-    expect(failed(both({ quote: platform.quote("v4", { tcb: { MRSIGNERSEAM } }) }).own)).toContain("TDX module");
+    expect(failed(both({ quote: platform.quote("v4", { tcb: { MRSIGNERSEAM } }) }).own)).toContain(
+      "TDX module",
+    );
     const TEE_TCB_SVN = Uint8Array.of(5, 7, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-    expect(failed(both({ quote: platform.quote("v4", { tcb: { TEE_TCB_SVN } }) }).own)).toContain("TDX module");
+    expect(failed(both({ quote: platform.quote("v4", { tcb: { TEE_TCB_SVN } }) }).own)).toContain(
+      "TDX module",
+    );
   });
 
   test("a policy's expectations", () => {
@@ -157,7 +161,7 @@ describe("the quoting enclave refuses", () => {
   const good = makeReport(platform.key);
   const changed = (at: number): Uint8Array => {
     const out = good.slice();
-    out[at]! ^= 1;
+    out[at] ^= 1;
     return out;
   };
   test("what this platform did not report", () => {

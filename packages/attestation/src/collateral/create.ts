@@ -90,8 +90,8 @@ function tcbLevels(pki: Pki, teeTcbSvn: Uint8Array, status: TcbStatus): TcbLevel
   const level = (raise: number, rest: Pick<TcbLevel, "tcbDate" | "tcbStatus" | "advisoryIDs">): TcbLevel => {
     const sgx = platform.tcbComponents.slice();
     // Microcode is what TCB recoveries raise.
-    sgx[0] = Math.max(0, sgx[0]! + raise);
-    sgx[1] = Math.max(0, sgx[1]! + raise);
+    sgx[0] = Math.max(0, sgx[0] + raise);
+    sgx[1] = Math.max(0, sgx[1] + raise);
     return {
       tcb: {
         sgxtcbcomponents: components(sgx, SGX_COMPONENTS),
@@ -119,7 +119,7 @@ export function createTcbInfo(pki: Pki, options: CollateralOptions): TcbInfo {
     attributes: "0000000000000000",
     attributesMask: "FFFFFFFFFFFFFFFF",
   };
-  const [svn, major] = [teeTcbSvn[0]!, teeTcbSvn[1]!];
+  const [svn, major] = [teeTcbSvn[0], teeTcbSvn[1]];
   // For a module with a major version its SVN is judged by its identity, not by the levels.
   const required = teeTcbSvn.slice();
   if (major > 0) required.fill(0, 0, 2);

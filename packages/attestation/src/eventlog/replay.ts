@@ -16,7 +16,7 @@ export function replayEventLog(log: EventLog): Uint8Array[] {
   const rtmrs = Array.from({ length: NUM_RTMRS }, () => new Uint8Array(MEASUREMENT_SIZE));
   for (const event of log.events) {
     const index = rtmrOf(event);
-    if (index !== null) rtmrs[index] = new Uint8Array(extendRtmr(rtmrs[index]!, event.digest));
+    if (index !== null) rtmrs[index] = new Uint8Array(extendRtmr(rtmrs[index], event.digest));
   }
   return rtmrs;
 }

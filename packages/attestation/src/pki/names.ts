@@ -5,7 +5,7 @@
 import { AttributeTypeAndValue, AttributeValue, Name, RelativeDistinguishedName } from "@peculiar/asn1-x509";
 
 /** Stands in the subject and issuer of every certificate made here. */
-export const SWTDX_ORGANIZATIONAL_UNIT = "swtdx private root: software, not Intel hardware";
+export const SWTDX_ORGANIZATIONAL_UNIT = "swtdx private root - not Intel hardware";
 
 const ATTRIBUTES = {
   CN: "2.5.4.3",

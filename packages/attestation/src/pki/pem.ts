@@ -52,7 +52,7 @@ export function parsePem(text: string, label = "CERTIFICATE"): Uint8Array[] {
 export function parsePemBytes(bytes: Uint8Array): Uint8Array[] {
   const bad = bytes.findIndex((byte) => byte >= 0x80);
   if (bad >= 0)
-    throw new CertificateError("PEM", `byte 0x${bytes[bad]!.toString(16)} where ASCII is expected`, bad);
+    throw new CertificateError("PEM", `byte 0x${bytes[bad].toString(16)} where ASCII is expected`, bad);
   return parsePem(String.fromCharCode(...bytes));
 }
 

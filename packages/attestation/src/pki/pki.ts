@@ -70,7 +70,7 @@ const later = (date: Date, years: number): Date => {
 
 /** 20 bytes, positive and without a leading zero. */
 const serial = (random: RandomSource): Uint8Array =>
-  concat(Uint8Array.of(0x40 | (random.bytes(1)[0]! & 0x3f)), random.bytes(19));
+  concat(Uint8Array.of(0x40 | (random.bytes(1)[0] & 0x3f)), random.bytes(19));
 
 /** Makes the hierarchy. Equal random sources and options give equal certificates. */
 export function createPki(random: RandomSource, options: PkiOptions = {}): Pki {

@@ -148,10 +148,10 @@ export function quoteBody(report: TdReport, form: QuoteForm): QuoteBody {
     MRCONFIGID: td.MRCONFIGID,
     MROWNER: td.MROWNER,
     MROWNERCONFIG: td.MROWNERCONFIG,
-    RTMR0: td.RTMR[0]!,
-    RTMR1: td.RTMR[1]!,
-    RTMR2: td.RTMR[2]!,
-    RTMR3: td.RTMR[3]!,
+    RTMR0: td.RTMR[0],
+    RTMR1: td.RTMR[1],
+    RTMR2: td.RTMR[2],
+    RTMR3: td.RTMR[3],
     REPORTDATA: mac.REPORTDATA,
   };
   return form === "v5-td15"

@@ -102,7 +102,7 @@ export function decodeQuote(source: Uint8Array): DecodedQuote {
   const qeReportSignature = reader.range(ECDSA_P256_SIZE, "QE report signature");
   const qeAuthDataSize = reader.range(2, "QE authentication data size");
   const qeAuthData = reader.range(
-    source[qeAuthDataSize[0]]! | (source[qeAuthDataSize[0] + 1]! << 8),
+    source[qeAuthDataSize[0]] | (source[qeAuthDataSize[0] + 1] << 8),
     "QE authentication data",
   );
   const inner = certificationHeader(reader, "QE certification data", [1, 2, 3, 4, 5, 7]);

@@ -161,7 +161,7 @@ export function describeQuote(input: Uint8Array | DecodedQuote): FieldSection[] 
     { title: "header", fields: fieldsOf(QUOTE_HEADER, quote.header, 0) },
     {
       title: `body (${quote.body.kind === "TD_15" ? "TDX 1.5" : "TDX 1.0"}, type ${QUOTE_BODY_TYPE[quote.body.kind]})`,
-      fields: fieldsOf(body, quote.body.fields as Record<string, unknown>, layout.body[0]),
+      fields: fieldsOf(body, quote.body.fields, layout.body[0]),
     },
     {
       title: "signature data",

@@ -62,10 +62,30 @@ export const revokedProblem = (crl: Crl, certificate: Certificate): Problem =>
     ? `"${certificate.commonName}" with serial ${certificate.serial} is revoked`
     : null;
 
+/** A parser of bytes that does its work once for the same bytes: quotes and collateral repeat certificates. */
+function once<T>(parse: (der: Uint8Array, field: string) => T): (der: Uint8Array, field: string) => T {
+  const known = new Map<string, T>();
+  const latin1 = new TextDecoder("latin1");
+  return (der, field) => {
+    const key = latin1.decode(der);
+    let value = known.get(key);
+    if (value === undefined) {
+      value = parse(der, field);
+      if (known.size >= 64) known.clear();
+      known.set(key, value);
+    }
+    return value;
+  };
+}
+
+/** `parseCertificate`. @throws CertificateError */
+export const readCertificate = once(parseCertificate);
+const readCrlDer = once(parseCrl);
+
 /** Reads a PEM chain. @throws CertificateError */
 export const readChain = (pem: string, field: string): Certificate[] =>
-  parsePem(pem).map((der, i) => parseCertificate(der, `${field}[${i}]`));
+  parsePem(pem).map((der, i) => readCertificate(der, `${field}[${i}]`));
 
 /** Reads a CRL in hexadecimal. @throws CertificateError */
 export const readCrl = (text: string, field: string): Crl =>
-  parseCrl(fromHex(text) ?? new Uint8Array(), field);
+  readCrlDer(fromHex(text) ?? new Uint8Array(), field);

@@ -14,12 +14,12 @@ export type LevelMatch =
   | { ok: false; detail: string };
 
 const atLeast = (svns: Uint8Array, required: readonly { svn: number }[], from = 0): boolean =>
-  required.every(({ svn }, i) => i < from || svns[i]! >= svn);
+  required.every(({ svn }, i) => i < from || svns[i] >= svn);
 
 /** The first level, from newest to oldest, all of whose SVNs the platform reaches. */
 export function matchTcbLevel(tcbInfo: TcbInfo, pck: SgxExtension, teeTcbSvn: Uint8Array): LevelMatch {
   // TEE_TCB_SVN[0..1] are the module's SVN and major version; with a major version they are judged apart.
-  const from = teeTcbSvn[1]! > 0 ? 2 : 0;
+  const from = teeTcbSvn[1] > 0 ? 2 : 0;
   for (const level of tcbInfo.tcbLevels) {
     if (!atLeast(pck.tcb.components, level.tcb.sgxtcbcomponents)) continue;
     if (pck.tcb.pceSvn < level.tcb.pcesvn) continue;
@@ -53,7 +53,7 @@ const u64le = (value: bigint): Uint8Array => {
 };
 /** Bytes of a text that parse.ts has checked. */
 const bytes = (text: string): Uint8Array => fromHex(text) ?? new Uint8Array();
-const masked = (value: Uint8Array, mask: Uint8Array): Uint8Array => value.map((byte, i) => byte & mask[i]!);
+const masked = (value: Uint8Array, mask: Uint8Array): Uint8Array => value.map((byte, i) => byte & mask[i]);
 
 function moduleProblem(module: TdxModule, body: TdQuoteBody10): string | null {
   if (!equal(body.MRSIGNERSEAM, bytes(module.mrsigner)))
@@ -66,7 +66,7 @@ function moduleProblem(module: TdxModule, body: TdQuoteBody10): string | null {
 
 /** Whether TCB info knows the TDX module, and the level of its SVN. */
 export function matchTdxModule(tcbInfo: TcbInfo, body: TdQuoteBody10): LevelMatch {
-  const [svn, major] = [body.TEE_TCB_SVN[0]!, body.TEE_TCB_SVN[1]!];
+  const [svn, major] = [body.TEE_TCB_SVN[0], body.TEE_TCB_SVN[1]];
   if (major === 0) {
     const problem = moduleProblem(tcbInfo.tdxModule, body);
     return problem

@@ -13,12 +13,20 @@ import { sha256 } from "@swtdx/crypto";
 import { concat, equal, fromHex, hex, isZero, utf8 } from "../bytes.js";
 import { parseQeIdentity, parseTcbInfo } from "../collateral/parse.js";
 import { type Collateral, type TcbStatus, TCB_STATUS } from "../collateral/types.js";
-import { type Certificate, parseCertificate } from "../pki/certificate.js";
+import type { Certificate } from "../pki/certificate.js";
 import { verify as verifySignature } from "../pki/ecdsa.js";
 import { COMMON_NAME } from "../pki/names.js";
 import { parsePemBytes } from "../pki/pem.js";
 import { type DecodedQuote, decodeQuote } from "../quote/decode.js";
-import { chainProblem, crlProblem, type Problem, readChain, readCrl, revokedProblem } from "./chain.js";
+import {
+  chainProblem,
+  crlProblem,
+  type Problem,
+  readCertificate,
+  readChain,
+  readCrl,
+  revokedProblem,
+} from "./chain.js";
 import { attributesProblem, DEFAULT_TCB_STATUSES, expectedProblem, type Policy } from "./policy.js";
 import {
   convergeTcbStatus,
@@ -113,7 +121,7 @@ export function verifyQuote(source: Uint8Array, options: VerifyOptions): Verdict
     return [decoded, `version ${decoded.header.VERSION}, body ${decoded.body.kind}`];
   });
   const root = check("root certificate", () => {
-    const certificate = parseCertificate(options.root, "root certificate");
+    const certificate = readCertificate(options.root, "root certificate");
     must(chainProblem([certificate], certificate, now));
     if (!certificate.ca) throw new Failed("is no CA");
     return [certificate, certificate.subject];
@@ -129,7 +137,7 @@ export function verifyQuote(source: Uint8Array, options: VerifyOptions): Verdict
     if (certification.type !== CERTIFICATION_DATA_TYPE.PCK_CERT_CHAIN)
       throw new Failed(`certification data has type ${certification.type}, expected 5 (PCK chain)`);
     const certificates = parsePemBytes(certification.data).map((der, i) =>
-      parseCertificate(der, `PCK chain[${i}]`),
+      readCertificate(der, `PCK chain[${i}]`),
     );
     if (certificates.length !== 3) throw new Failed(`has ${certificates.length} certificates, expected 3`);
     must(chainProblem(certificates, need(root, "the root certificate"), now));
@@ -147,7 +155,7 @@ export function verifyQuote(source: Uint8Array, options: VerifyOptions): Verdict
       chainProblem(issuers.length > 1 ? issuers.slice(1) : issuers, need(root, "the root certificate"), now),
     );
     const { pck, ca } = need(chain, "the PCK certificate chain");
-    if (issuers.length !== 2 || !equal(issuers[0]!.der, ca.der))
+    if (issuers.length !== 2 || !equal(issuers[0].der, ca.der))
       throw new Failed("pck_crl_issuer_chain is not the chain of the PCK certificate's issuer");
     const crl = readCrl(collateral.pck_crl, "pck_crl");
     must(crlProblem(crl, ca, now));
@@ -159,7 +167,7 @@ export function verifyQuote(source: Uint8Array, options: VerifyOptions): Verdict
   const signedText = (name: "tcb_info" | "qe_identity"): void => {
     const issuers = readChain(collateral[`${name}_issuer_chain`], `${name}_issuer_chain`);
     must(chainProblem(issuers, need(root, "the root certificate"), now));
-    const signer = issuers[0]!;
+    const signer = issuers[0];
     if (issuers.length !== 2 || signer.commonName !== COMMON_NAME.TCB_SIGNING)
       throw new Failed(`was signed by "${signer.commonName}", expected "${COMMON_NAME.TCB_SIGNING}"`);
     must(revokedProblem(need(rootCrl, "the root CA's CRL"), signer));
@@ -204,7 +212,7 @@ export function verifyQuote(source: Uint8Array, options: VerifyOptions): Verdict
   check("QE report", () => {
     const report = need(qeReport, "a bound QE report");
     must(qeIdentityProblem(need(qeIdentity, "QE identity"), report));
-    if (report.ATTRIBUTES[0]! & SGX_ATTRIBUTES_DEBUG)
+    if (report.ATTRIBUTES[0] & SGX_ATTRIBUTES_DEBUG)
       throw new Failed("the quoting enclave is a debug enclave");
     return [true, `MRSIGNER ${hex(report.MRSIGNER).slice(0, 16)}…, ISVSVN ${report.ISVSVN}`];
   });
