@@ -26,3 +26,4 @@ export {
 export type { LaunchPages } from "./target/tdx-launch.js";
 export { type QuoteGenerationService } from "./target/quote-generation.js";
 export { type BlockBackend, MemoryDrive } from "./hw/virtio/virtio-blk.js";
+export { type TrustDomain, type TrustDomainOptions } from "./target/trust-domain.js";

@@ -1,32 +1,31 @@
 /**
  * A machine: q35 with firmware, as a Trust Domain. Built by the constructor the way QEMU builds one, run by `run`.
  */
-import { FW_CFG, KVM_X86_TDX_VM, type KvmTdxCapabilities, Trace, type TraceEvent } from "@swtdx/abi";
-import { RUN } from "./accel/exits.js";
-import { Kvm, type KvmVcpu } from "./accel/kvm.js";
+import { FW_CFG, KVM_X86_DEFAULT_VM, KVM_X86_TDX_VM, Trace } from "@swtdx/abi";
+import { Kvm, type KvmRam, type KvmVcpu } from "./accel/kvm.js";
 import type { Syscalls } from "./accel/syscalls.js";
 import { type Outcome, VcpuRunner } from "./accel/vcpu-loop.js";
 import { addAcpiTables } from "./acpi/build.js";
 import { OptionError } from "./errors.js";
 import { addLinuxBoot } from "./firmware/linux-loader.js";
-import { parseTdvf, type Tdvf } from "./firmware/tdvf.js";
+import { checkImageSize } from "./firmware/tdvf.js";
 import { Q35Board, VIRTIO_MAX } from "./hw/i386/q35.js";
 import { IOAPIC_PINS } from "./hw/intc/ioapic.js";
 import { type BlockBackend, VirtioBlk } from "./hw/virtio/virtio-blk.js";
 import type { VirtioBackend } from "./hw/virtio/virtio-pci.js";
 import { VirtioRng } from "./hw/virtio/virtio-rng.js";
 import { GuestMemory } from "./memory/guest-memory.js";
-import { e820Table, encodeE820, layoutMemory, splitTdRam } from "./memory/memory-map.js";
+import { e820Table, encodeE820, layoutMemory, type MemoryMap } from "./memory/memory-map.js";
 import { buildCpuModel, parseCpuOption } from "./target/cpu-model.js";
-import { QuoteGeneration, type QuoteGenerationService, TDG_VP_VMCALL } from "./target/quote-generation.js";
-import { TD_ATTRIBUTES_DEFAULT, tdIdentity } from "./target/tdx-guest.js";
-import { initTd, type LaunchPages, launchTd } from "./target/tdx-launch.js";
+import { TrustDomain, type TrustDomainOptions } from "./target/trust-domain.js";
 
-export interface MachineOptions {
+export interface MachineOptions extends TrustDomainOptions {
   readonly syscalls: Syscalls;
   /** The firmware image, and its name in errors. */
   readonly bios: Uint8Array;
   readonly biosName?: string;
+  /** An ordinary VM instead of a TD. */
+  readonly plain?: boolean;
   /** RAM in bytes, default 512 MiB. */
   readonly memoryBytes?: number;
   /** vCPUs, default 1. */
@@ -37,13 +36,6 @@ export interface MachineOptions {
   readonly initrd?: Uint8Array;
   readonly append?: string;
   readonly shim?: Uint8Array;
-  /** TD ATTRIBUTES, default SEPT_VE_DISABLE. */
-  readonly tdAttributes?: bigint;
-  readonly mrconfigid?: Uint8Array;
-  readonly mrowner?: Uint8Array;
-  readonly mrownerconfig?: Uint8Array;
-  /** Frequency of the virtual TSC in kHz; default the host's. */
-  readonly tscKhz?: number;
   /** Further fw_cfg files by name. */
   readonly fwCfgFiles?: ReadonlyMap<string, Uint8Array>;
   /** Gets what the guest writes to its serial port. */
@@ -54,11 +46,8 @@ export interface MachineOptions {
   readonly drives?: readonly BlockBackend[];
   /** Source of the virtio entropy device; without it there is none. */
   readonly random?: (bytes: number) => Uint8Array;
-  readonly quoteGenerationService?: QuoteGenerationService;
   /** Unix time in seconds when the machine is switched on; default 2026-01-01, so that runs are the same. */
   readonly rtcStart?: number;
-  /** The platform's trace: MRTD is read from it. */
-  readonly trace?: Trace;
 }
 
 export interface RunOptions {
@@ -69,30 +58,19 @@ export interface RunOptions {
 /** Most vCPUs of a machine. */
 export const MAX_VCPUS = 255;
 const MEMORY_DEFAULT = 512 * 2 ** 20;
+/** How much of an ordinary VM's firmware is seen below 1 MiB. */
+const ISA_BIOS_SIZE = 128 * 1024;
 const RTC_START_DEFAULT = Date.UTC(2026, 0, 1) / 1000;
 
-/** KVM_EXIT_TDX: numbers of TDG.VP.VMCALL sub-functions. */
-const TDVMCALL = { GET_TD_VM_CALL_INFO: 0x10000, GET_QUOTE: 0x10002, SETUP_EVENT_NOTIFY_INTERRUPT: 0x10004 };
-/** GetTdVmCallInfo leaf 1, R11: SetupEventNotifyInterrupt is there. */
-const INFO_SETUP_EVENT_NOTIFY = 1n << 1n;
-
 export class Machine {
-  readonly tdvf: Tdvf;
-  readonly pages: LaunchPages;
-  /** ATTRIBUTES and XFAM of the TD. */
-  readonly attributes: bigint;
-  readonly xfam: bigint;
-  /** MRTD in hex; null when the platform's trace is not given. */
-  readonly mrtd: string | null;
+  /** What it has as a TD; null for an ordinary VM. */
+  readonly td: TrustDomain | null;
   readonly board: Q35Board;
   readonly #kvm: Kvm;
   readonly #runner: VcpuRunner;
-  readonly #quotes: QuoteGeneration;
   readonly #trace: Trace;
-  readonly #capabilities: KvmTdxCapabilities;
   readonly #serial: ByteSink;
   readonly #debugcon: ByteSink;
-  #notify: { vector: number; apicId: number } | null = null;
   #outcome: Outcome | null = null;
   #closed = false;
 
@@ -102,66 +80,32 @@ export class Machine {
     if (!Number.isInteger(smp) || smp < 1 || smp > MAX_VCPUS)
       throw new OptionError("smp", `${smp}; from 1 to ${MAX_VCPUS} can be had`);
     const cpu = parseCpuOption(options.cpu ?? "host");
-    const identities = {
-      mrconfigid: tdIdentity("mrconfigid", options.mrconfigid),
-      mrowner: tdIdentity("mrowner", options.mrowner),
-      mrownerconfig: tdIdentity("mrownerconfig", options.mrownerconfig),
-    };
-    this.tdvf = parseTdvf(options.bios, options.biosName ?? "bios");
+    const biosName = options.biosName ?? "bios";
+    checkImageSize(options.bios, biosName);
     const map = layoutMemory(options.memoryBytes ?? MEMORY_DEFAULT, options.bios.length);
-    const tdRam = splitTdRam(map, this.tdvf);
+    const td = (this.td = options.plain ? null : new TrustDomain(options, options.bios, biosName, map));
     this.#trace = options.trace ?? new Trace();
     this.#serial = new ByteSink(options.serial);
     this.#debugcon = new ByteSink(options.debugcon);
 
-    const kvm = (this.#kvm = new Kvm(options.syscalls, KVM_X86_TDX_VM));
+    const kvm = (this.#kvm = new Kvm(options.syscalls, td ? KVM_X86_TDX_VM : KVM_X86_DEFAULT_VM));
     try {
-      kvm.setUp(smp, true);
-      this.#capabilities = kvm.tdxCapabilities();
-      const supported = kvm.supportedCpuid();
-      const model = buildCpuModel({ option: cpu, supported, tdx: this.#capabilities, vcpus: smp });
-      if (model.unavailable.length > 0)
-        throw new OptionError("cpu", `TDX does not support ${model.unavailable.join(", ")} here`);
-      this.attributes = (options.tdAttributes ?? TD_ATTRIBUTES_DEFAULT) | model.attributes;
-      this.xfam = model.xfam;
-
-      const ram = [kvm.addRam("pc.ram", map.below4g, true)];
-      if (map.above4g.length > 0) ram.push(kvm.addRam("pc.ram above 4G", map.above4g, true));
-      ram.push(kvm.addRam("pc.bios", map.firmware, true));
-      const memory = new GuestMemory(ram);
-      this.board = new Q35Board({
-        memory,
-        map,
+      kvm.setUp(smp, td !== null);
+      const capabilities = td?.capabilities(kvm) ?? null;
+      const model = buildCpuModel({
+        option: cpu,
+        supported: kvm.supportedCpuid(),
+        tdx: capabilities,
         vcpus: smp,
-        now: () => options.syscalls.now(),
-        rtcStart: options.rtcStart ?? RTC_START_DEFAULT,
-        virtio: virtioDevices(options),
-        serial: (byte) => this.#serial.put(byte),
-        debugcon: (byte) => this.#debugcon.put(byte),
-        sendMsi: (message) => kvm.signalMsi(message),
-        ioapicRouted: (ioapic) =>
-          kvm.setGsiRouting(Array.from({ length: IOAPIC_PINS }, (_, pin) => ioapic.message(pin))),
-        poweroff: (how) => this.#end({ exit: "poweroff", reason: how }),
-        reset: (how) => this.#end({ exit: "reset", reason: how }),
       });
-      this.#fillFwCfg(options, smp);
-
-      const initVm = { attributes: this.attributes, xfam: this.xfam, ...identities };
-      initTd(kvm, this.#capabilities, {
-        ...initVm,
-        tscKhz: options.tscKhz ?? 0,
-        cpuid: model.initVmCpuid(),
-      });
+      if (model.unavailable.length > 0)
+        throw new OptionError("cpu", `${model.unavailable.join(", ")} cannot be had here`);
+      const memory = new GuestMemory(addMemory(kvm, map, td ? null : options.bios));
+      this.board = this.#buildBoard(options, memory, map, smp);
+      fillFwCfg(this.board, options, map, smp);
+      td?.init(kvm, model);
       for (let i = 0; i < smp; i++) kvm.setCpuid(kvm.createVcpu(i), model.vcpuCpuid(i));
-      const heard = this.#hearMrtd(() => launchTd(kvm, this.tdvf, tdRam));
-      this.pages = heard.pages;
-      this.mrtd = options.trace ? heard.mrtd : null;
-
-      this.#quotes = new QuoteGeneration({
-        memory,
-        service: options.quoteGenerationService ?? null,
-        completed: () => this.#injectNotify(),
-      });
+      td?.launch(kvm, memory);
       this.#runner = new VcpuRunner(kvm, this.#handlers(), this.#trace);
     } catch (error) {
       this.close();
@@ -169,37 +113,23 @@ export class Machine {
     }
   }
 
-  #fillFwCfg(options: MachineOptions, smp: number): void {
-    const { fwCfg } = this.board;
-    const map = layoutMemory(options.memoryBytes ?? MEMORY_DEFAULT, options.bios.length);
-    fwCfg.addU16(FW_CFG.NB_CPUS, smp);
-    fwCfg.addU16(FW_CFG.MAX_CPUS, smp);
-    fwCfg.addU64(FW_CFG.RAM_SIZE, map.below4g.length + map.above4g.length);
-    fwCfg.addU16(FW_CFG.NOGRAPHIC, 1);
-    fwCfg.addU16(FW_CFG.BOOT_MENU, 0);
-    fwCfg.addBytes(FW_CFG.UUID, new Uint8Array(16));
-    fwCfg.addFile("etc/e820", encodeE820(e820Table(map)));
-    addAcpiTables(this.board, { vcpus: smp, map });
-    if (options.kernel) {
-      const { kernel, initrd, append, shim } = options;
-      addLinuxBoot(fwCfg, { kernel, initrd, append, shim }, map.below4g.length);
-    } else
-      for (const name of ["initrd", "append", "shim"] as const)
-        if (options[name] !== undefined) throw new OptionError(name, "needs a kernel");
-    for (const [name, data] of options.fwCfgFiles ?? []) fwCfg.addFile(name, data);
-  }
-
-  /** Runs `launch` and takes MRTD from the trace. */
-  #hearMrtd(launch: () => LaunchPages): { pages: LaunchPages; mrtd: string | null } {
-    let mrtd: string | null = null;
-    const end = this.#trace.subscribe((event: TraceEvent) => {
-      if (event.type === "MEASURE" && event.register === "MRTD") mrtd = event.digest;
+  #buildBoard(options: MachineOptions, memory: GuestMemory, map: MemoryMap, smp: number): Q35Board {
+    const kvm = this.#kvm;
+    return new Q35Board({
+      memory,
+      map,
+      vcpus: smp,
+      now: () => options.syscalls.now(),
+      rtcStart: options.rtcStart ?? RTC_START_DEFAULT,
+      virtio: virtioDevices(options),
+      serial: (byte) => this.#serial.put(byte),
+      debugcon: (byte) => this.#debugcon.put(byte),
+      sendMsi: (message) => kvm.signalMsi(message),
+      ioapicRouted: (ioapic) =>
+        kvm.setGsiRouting(Array.from({ length: IOAPIC_PINS }, (_, pin) => ioapic.message(pin))),
+      poweroff: (how) => this.#end({ exit: "poweroff", reason: how }),
+      reset: (how) => this.#end({ exit: "reset", reason: how }),
     });
-    try {
-      return { pages: launch(), mrtd };
-    } finally {
-      end();
-    }
   }
 
   #handlers() {
@@ -208,7 +138,7 @@ export class Machine {
     return {
       ports: this.board.ports,
       mmio: this.board.mmio,
-      tdxCall: (vcpu: KvmVcpu, number: number) => this.#tdxCall(vcpu, number),
+      tdxCall: (vcpu: KvmVcpu, number: number) => this.td?.vmcall(vcpu, number),
       ioapicEoi: (vector: number) => this.board.ioapic.eoi(vector),
       get outcome() {
         return machine.#outcome;
@@ -223,41 +153,6 @@ export class Machine {
     if (this.#trace.on)
       this.#trace.emit({ type: "DEVICE", device: "machine", what: `${outcome.exit}: ${outcome.reason}` });
     this.#outcome ??= outcome;
-  }
-
-  #tdxCall({ view, index }: KvmVcpu, number: number): void {
-    const ret = (status: bigint) => view.setBigUint64(RUN.tdxRet, status, true);
-    const data = (i: number) => view.getBigUint64(RUN.tdxData + 8 * i, true);
-    const setData = (i: number, value: bigint) => view.setBigUint64(RUN.tdxData + 8 * i, value, true);
-    switch (number) {
-      case TDVMCALL.GET_QUOTE:
-        return ret(this.#quotes.getQuote(data(0), data(1)));
-      case TDVMCALL.GET_TD_VM_CALL_INFO: {
-        if (data(0) !== 1n) return;
-        const { kernel_tdvmcallinfo_1_r11: kernel11, kernel_tdvmcallinfo_1_r12: kernel12 } =
-          this.#capabilities;
-        setData(1, kernel11 | (this.#capabilities.user_tdvmcallinfo_1_r11 & INFO_SETUP_EVENT_NOTIFY));
-        setData(2, kernel12);
-        setData(3, 0n);
-        setData(4, 0n);
-        return ret(TDG_VP_VMCALL.SUCCESS);
-      }
-      case TDVMCALL.SETUP_EVENT_NOTIFY_INTERRUPT: {
-        const vector = data(0);
-        if (vector < 32n || vector > 255n) return ret(TDG_VP_VMCALL.INVALID_OPERAND);
-        this.#notify = { vector: Number(vector), apicId: index };
-        return ret(TDG_VP_VMCALL.SUCCESS);
-      }
-      default:
-        return; // `ret` says SUBFUNC_UNSUPPORTED already
-    }
-  }
-
-  #injectNotify(): void {
-    if (this.#notify === null) return;
-    const { vector, apicId } = this.#notify;
-    const high = apicId - (apicId & 0xff);
-    this.#kvm.signalMsi({ address: 0xfee00000 + (apicId & 0xff) * 0x1000 + high * 2 ** 32, data: vector });
   }
 
   /** Exits so far by name. */
@@ -293,9 +188,9 @@ export class Machine {
     try {
       while (this.#outcome === null) {
         this.#round();
-        const pending = this.#quotes.settled();
+        const pending = this.td?.settled();
         if (pending) await pending;
-        this.#quotes.poll();
+        this.td?.poll();
         await nextTick();
       }
       return this.#outcome;
@@ -331,6 +226,39 @@ export class Machine {
     this.#flush();
     this.#kvm.close();
   }
+}
+
+/** The guest's memory; an ordinary VM has its firmware as ROM, and the end of it below 1 MiB, as on a PC. */
+function addMemory(kvm: Kvm, map: MemoryMap, rom: Uint8Array | null): KvmRam[] {
+  const isPrivate = rom === null;
+  const ram = [kvm.addRam("pc.ram", map.below4g, { isPrivate })];
+  if (map.above4g.length > 0) ram.push(kvm.addRam("pc.ram above 4G", map.above4g, { isPrivate }));
+  const bios = kvm.addRam("pc.bios", map.firmware, { isPrivate, readonly: rom !== null });
+  if (rom === null) return [...ram, bios];
+  // Devices do not reach ROM: it is not among the blocks returned.
+  bios.memory.write(0, rom);
+  const tail = rom.subarray(Math.max(0, rom.length - ISA_BIOS_SIZE));
+  ram[0].memory.write(2 ** 20 - tail.length, tail);
+  return ram;
+}
+
+function fillFwCfg(board: Q35Board, options: MachineOptions, map: MemoryMap, smp: number): void {
+  const { fwCfg } = board;
+  fwCfg.addU16(FW_CFG.NB_CPUS, smp);
+  fwCfg.addU16(FW_CFG.MAX_CPUS, smp);
+  fwCfg.addU64(FW_CFG.RAM_SIZE, map.below4g.length + map.above4g.length);
+  fwCfg.addU16(FW_CFG.NOGRAPHIC, 1);
+  fwCfg.addU16(FW_CFG.BOOT_MENU, 0);
+  fwCfg.addBytes(FW_CFG.UUID, new Uint8Array(16));
+  fwCfg.addFile("etc/e820", encodeE820(e820Table(map)));
+  addAcpiTables(board, { vcpus: smp, map });
+  if (options.kernel) {
+    const { kernel, initrd, append, shim } = options;
+    addLinuxBoot(fwCfg, { kernel, initrd, append, shim }, map.below4g.length);
+  } else
+    for (const name of ["initrd", "append", "shim"] as const)
+      if (options[name] !== undefined) throw new OptionError(name, "needs a kernel");
+  for (const [name, data] of options.fwCfgFiles ?? []) fwCfg.addFile(name, data);
 }
 
 function virtioDevices({ drives = [], random }: MachineOptions): VirtioBackend[] {

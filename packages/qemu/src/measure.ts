@@ -18,8 +18,10 @@ export interface StaticMeasurement {
 export function measureStatic(options: MachineOptions & { readonly trace: Trace }): StaticMeasurement {
   const machine = new Machine(options);
   try {
-    if (machine.mrtd === null) throw new MachineError("the platform's trace has no measurement of MRTD");
-    return { mrtd: machine.mrtd, pages: machine.pages };
+    const { td } = machine;
+    if (td === null) throw new MachineError("an ordinary VM has no MRTD");
+    if (td.mrtd === null) throw new MachineError("the platform's trace has no measurement of MRTD");
+    return { mrtd: td.mrtd, pages: td.pages };
   } finally {
     machine.close();
   }

@@ -373,18 +373,36 @@ describe("small devices", () => {
     port92.write(0, 1, 3);
     expect(resets).toEqual(["port 0x92"]);
   });
-  it("8042 tests itself and resets", () => {
+  it("8042 tests itself, has a keyboard, and resets", () => {
     const ports = new AddressSpace();
     const resets: string[] = [];
-    new I8042((how) => resets.push(how)).attach(ports);
+    const levels: boolean[] = [];
+    new I8042(
+      (how) => resets.push(how),
+      (level) => levels.push(level),
+    ).attach(ports);
+    const full = () => (ports.read(0x64, 1) & 1) === 1;
     ports.write(0x64, 1, 0xaa);
-    expect(ports.read(0x64, 1) & 1).toBe(1);
+    expect(full()).toBe(true);
     expect(ports.read(0x60, 1)).toBe(0x55);
-    expect(ports.read(0x64, 1) & 1).toBe(0);
+    expect(full()).toBe(false);
     ports.write(0x64, 1, 0x60);
     ports.write(0x60, 1, 0x65);
     ports.write(0x64, 1, 0x20);
     expect(ports.read(0x60, 1)).toBe(0x65);
+    const say = (...bytes: number[]) => {
+      for (const byte of bytes) ports.write(0x60, 1, byte);
+      const answers: number[] = [];
+      while (full()) answers.push(ports.read(0x60, 1));
+      return answers;
+    };
+    expect(say(0xff)).toEqual([0xfa, 0xaa]);
+    expect(say(0xf2)).toEqual([0xfa, 0xab, 0x83]);
+    expect(say(0xed, 7)).toEqual([0xfa, 0xfa]);
+    expect(say(0xf0, 0)).toEqual([0xfa, 0xfa, 2]);
+    expect(say(0x01)).toEqual([0xfe]);
+    expect(levels).toContain(true);
+    expect(levels.at(-1)).toBe(false);
     ports.write(0x64, 1, 0xfe);
     expect(resets).toEqual(["i8042"]);
   });

@@ -81,7 +81,7 @@ describe("building a TD", () => {
     expect(kvm.sections[0].contents).toEqual(bios.slice(0x10000));
     expect(kvm.sections[1].contents).toEqual(bios.slice(0, 0x10000));
     expect(kvm.sections[4].contents.subarray(0, 4)).toEqual(Uint8Array.of(1, 0, 56, 0));
-    expect(machine.pages).toEqual({ added: 16 + 16 + 16 + 2 + 2 + 6, measured: 16 });
+    expect(machine.td!.pages).toEqual({ added: 16 + 16 + 16 + 2 + 2 + 6, measured: 16 });
     expect(kvm.tdx.filter(({ id }) => id === KvmTdxCmdId.KVM_TDX_INIT_VCPU).map(({ data }) => data)).toEqual([
       0x809000n,
     ]);
@@ -104,7 +104,7 @@ describe("building a TD", () => {
       [{ smp: 0 }, OptionError, /^smp: 0/],
       [{ smp: 256 }, OptionError, /^smp: 256/],
       [{ memoryBytes: 1 }, OptionError, /^memory: 1 bytes/],
-      [{ cpu: "host,+vmx" }, OptionError, /^cpu: TDX does not support vmx/],
+      [{ cpu: "host,+vmx" }, OptionError, /^cpu: vmx cannot be had/],
       [{ tdAttributes: 1n }, MachineError, /^td-attributes: debug: not supported/],
       [{ mrowner: new Uint8Array(3) }, OptionError, /^mrowner: 3 bytes/],
       [{ tscKhz: 1_234_567 }, OptionError, /^tsc-frequency: 1234567 kHz/],
@@ -157,6 +157,28 @@ describe("building a TD", () => {
     expect(() =>
       measureStatic({ syscalls: new FakeKvm(), bios, memoryBytes: 64 * MIB, trace: new Trace() }),
     ).toThrow(/no measurement of MRTD/);
+  });
+});
+
+describe("an ordinary VM", () => {
+  it("has its firmware as ROM at the top and below 1 MiB, and no TDX", () => {
+    const kvm = new FakeKvm();
+    const machine = build(kvm, { plain: true, bios: bios.slice(0, 0x10000) });
+    expect(machine.td).toBe(null);
+    expect(kvm.tdx).toEqual([]);
+    expect(kvm.calls.find(({ name }) => name === "KVM_CREATE_VM")?.arg).toBe(0);
+    expect(
+      kvm.slots.map(({ guest_phys_addr, memory_size, flags }) => [guest_phys_addr, memory_size, flags]),
+    ).toEqual([
+      [0, 64 * MIB, 0],
+      [0xffff0000, 0x10000, 2],
+    ]);
+    const ram = [...kvm.mappings.values()].find(({ length }) => length === 64 * MIB)!;
+    expect(ram.bytes.slice(0xf0000, 0x100000)).toEqual(bios.slice(0, 0x10000));
+    expect(() => build(new FakeKvm(), { plain: true, bios: bios.slice(1) })).toThrow(FirmwareError);
+  });
+  it("runs", async () => {
+    expect((await run(poweroff(), { plain: true })).outcome.exit).toBe("poweroff");
   });
 });
 

@@ -133,7 +133,7 @@ describe("parseTdvf", () => {
           check(image);
         },
       ),
-      { numRuns: 2000 },
+      { numRuns: 1000 },
     );
     fc.assert(
       fc.property(
@@ -156,7 +156,7 @@ describe("parseTdvf", () => {
         ),
         (sections) => check(tdvfImage({ sections })),
       ),
-      { numRuns: 1000 },
+      { numRuns: 500 },
     );
   });
 

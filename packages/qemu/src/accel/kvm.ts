@@ -8,6 +8,7 @@ import {
   KVM_API_VERSION,
   KVM_IRQ_ROUTING_MSI,
   KVM_MEM_GUEST_MEMFD,
+  KVM_MEM_READONLY,
   KVM_MEMORY_ATTRIBUTE_PRIVATE,
   KvmCap,
   type KvmCpuid2,
@@ -182,25 +183,25 @@ export class Kvm {
   }
 
   /** Gives the guest RAM: a user mapping, and a guest_memfd for the private pages if `isPrivate`. */
-  addRam(name: string, range: GpaRange, isPrivate: boolean): KvmRam {
+  addRam(name: string, range: GpaRange, kind: { isPrivate: boolean; readonly?: boolean }): KvmRam {
     const memory = this.sys.mmap(range.length);
-    const guestMemfd = isPrivate
+    const guestMemfd = kind.isPrivate
       ? this.vmIoctl("KVM_CREATE_GUEST_MEMFD", { size: range.length, flags: 0n })
       : null;
     if (guestMemfd !== null) this.#fds.push(guestMemfd);
+    const ram = { name, ...range, memory, guestMemfd };
+    this.ram.push(ram);
     this.vmIoctl("KVM_SET_USER_MEMORY_REGION2", {
-      slot: this.ram.length,
-      flags: guestMemfd === null ? 0 : KVM_MEM_GUEST_MEMFD,
+      slot: this.ram.length - 1,
+      flags: (guestMemfd === null ? 0 : KVM_MEM_GUEST_MEMFD) | (kind.readonly ? KVM_MEM_READONLY : 0),
       guest_phys_addr: range.address,
       memory_size: range.length,
       userspace_addr: memory.address,
       guest_memfd_offset: 0,
       guest_memfd: guestMemfd ?? 0,
     });
-    const ram = { name, ...range, memory, guestMemfd };
-    this.ram.push(ram);
     // As QEMU does: RAM that has a guest_memfd is private until the guest converts it.
-    if (isPrivate) this.setPrivate(range, true);
+    if (kind.isPrivate) this.setPrivate(range, true);
     return ram;
   }
 

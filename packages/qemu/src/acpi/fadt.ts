@@ -10,8 +10,8 @@ const LATENCY_NONE = 0xfff;
 const RTC_CENTURY = 0x32;
 const RESET_VALUE = 0x0f;
 const GPE0_BYTES = 16;
-/** 8042 present. */
-const IAPC_BOOT_ARCH_8042 = 1 << 1;
+/** Bit 1, "8042 present", is clear: nobody types, so an operating system need not look for a keyboard and a mouse. */
+const IAPC_BOOT_ARCH = 0;
 
 export function buildFacs(blob: Blob): number {
   const start = blob.length;
@@ -49,7 +49,7 @@ export function buildFadt(blob: Blob, linker: Linker, facs: number, dsdt: number
     blob.int(LATENCY_NONE, 2); // C3
     blob.int(0, 6); // FLUSH_SIZE, FLUSH_STRIDE, DUTY_OFFSET, DUTY_WIDTH
     blob.append([0, 0, RTC_CENTURY]); // DAY_ALRM, MON_ALRM, CENTURY
-    blob.int(IAPC_BOOT_ARCH_8042, 2);
+    blob.int(IAPC_BOOT_ARCH, 2);
     blob.int(0, 1);
     let flags = 0;
     for (const bit of [

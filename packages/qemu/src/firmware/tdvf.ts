@@ -78,7 +78,8 @@ export function parseTdvf(image: Uint8Array, file: string): Tdvf {
   return { file, image, descriptorOffset, sections, tdHob: hobs[0] };
 }
 
-function checkImageSize(image: Uint8Array, file: string): void {
+/** Checks what holds for any firmware image. @throws FirmwareError */
+export function checkImageSize(image: Uint8Array, file: string): void {
   if (image.length === 0 || image.length % FIRMWARE_SIZE_UNIT !== 0)
     throw new FirmwareError(
       file,

@@ -65,7 +65,7 @@ export interface LaunchPages {
   readonly measured: number;
 }
 
-/** Adds the firmware's sections to the TD and finalizes it. All vCPUs exist already. */
+/** Adds the firmware's sections to the TD. All vCPUs exist already. */
 export function launchTd(kvm: Kvm, tdvf: Tdvf, ram: readonly TdRamRange[]): LaunchPages {
   const hob = buildTdHob(tdvf, ram);
   for (const vcpu of kvm.vcpus)
@@ -78,8 +78,12 @@ export function launchTd(kvm: Kvm, tdvf: Tdvf, ram: readonly TdRamRange[]): Laun
     added += pages;
     if (section.measured) measured += pages;
   }
-  kvm.tdx({ id: KvmTdxCmdId.KVM_TDX_FINALIZE_VM, flags: 0 });
   return { added, measured };
+}
+
+/** Ends the measurement: the TD can run. */
+export function finalizeTd(kvm: Kvm): void {
+  kvm.tdx({ id: KvmTdxCmdId.KVM_TDX_FINALIZE_VM, flags: 0 });
 }
 
 function contentsOf(tdvf: Tdvf, section: TdvfSection, hob: Uint8Array): Uint8Array {

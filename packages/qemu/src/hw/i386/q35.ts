@@ -9,7 +9,7 @@ import type { DmaMemory } from "../../memory/guest-memory.js";
 import type { MemoryMap } from "../../memory/memory-map.js";
 import { Ich9Pm } from "../acpi/ich9-pm.js";
 import { COM1, Serial, UART_REGISTERS } from "../char/serial.js";
-import { I8042 } from "../input/i8042.js";
+import { I8042, I8042_IRQ } from "../input/i8042.js";
 import { IoApic, IOAPIC_ADDRESS, IOAPIC_SIZE, type MsiMessage } from "../intc/ioapic.js";
 import { Ich9Lpc, ICH9_LPC_DEVFN } from "../isa/ich9-lpc.js";
 import { Debugcon, Port92, PORT_92, PORT_DEBUGCON, PORT_POST, PostPort, ResetControl } from "../isa/ports.js";
@@ -93,7 +93,7 @@ export class Q35Board {
     this.rtc = new Mc146818(this.timers, options.rtcStart, isaIrq(RTC_IRQ));
     ports.map(RTC_PORT, 2, this.rtc);
     new I8254(this.timers, isaIrq(PIT_IRQ)).attach(ports);
-    new I8042(reset).attach(ports);
+    new I8042(reset, isaIrq(I8042_IRQ)).attach(ports);
     ports.map(PORT_92, 1, new Port92(reset));
     ports.map(PORT_POST, 1, new PostPort());
     ports.map(PORT_DEBUGCON, 1, new Debugcon((byte) => options.debugcon(byte)));
