@@ -3,15 +3,15 @@ import { describe, expect, test } from "vitest";
 import { OpState, TDCS } from "../src/structures/tdcs.js";
 import { LifecycleState, TDR } from "../src/structures/tdr.js";
 import { LastTdExit, TDVPS, VcpuState } from "../src/structures/tdvps.js";
-import { stop, TestTd, vpEnter } from "./support/fake-seam.js";
+import { GLOBAL_HKID, stop, TestTd, VpEnterRun } from "./support/fake-seam.js";
 
 const INTERRUPT_EXIT = 1n;
 /** A TD, its vCPU's handle and the way in, changed by `spoil`. */
-function refused(spoil: (td: TestTd, run: ReturnType<typeof vpEnter>) => void, bits = 0n): bigint {
+function refused(spoil: (td: TestTd, run: VpEnterRun) => void, bits = 0n): bigint {
   const td = new TestTd().longMode();
-  const run = vpEnter(td, BigInt(td.tdvps.tdvprPa) | bits, stop());
+  const run = new VpEnterRun(td, BigInt(td.tdvps.tdvprPa) | bits);
   spoil(td, run);
-  const status = run.run();
+  const status = run.run(stop());
   expect(td.lp.steps).toHaveLength(1);
   return status;
 }
@@ -20,36 +20,38 @@ const rcx = withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RCX");
 describe("TDH.VP.ENTER", () => {
   test("runs the guest and leaves the locks as they were", () => {
     const td = new TestTd().longMode();
-    const run = vpEnter(td, BigInt(td.tdvps.tdvprPa), stop());
-    expect(run.run()).toBe(INTERRUPT_EXIT);
+    const run = new VpEnterRun(td, BigInt(td.tdvps.tdvprPa));
+    expect(run.run(stop())).toBe(INTERRUPT_EXIT);
     expect(td.tdcs.get(TDCS.OP_STATE_LOCK)).toBe(0);
+    expect(td.lp.readU16(run.pamtTdvpr, GLOBAL_HKID)).toBe(0);
+    expect(td.lp.readU16(run.pamtTdr, GLOBAL_HKID)).toBe(0);
     expect(td.tdvps.get(TDVPS.VCPU_STATE)).toBe(VcpuState.VCPU_READY);
     expect(run.host.lastTdvpr.get(td.lp.index)).toBe(td.tdvps.tdvprPa);
   });
 
   test("associates the vCPU with the logical processor, once", () => {
     const td = new TestTd().longMode();
-    const run = vpEnter(td, BigInt(td.tdvps.tdvprPa), stop(), stop());
+    const run = new VpEnterRun(td, BigInt(td.tdvps.tdvprPa));
     td.tdvps.set(TDVPS.ASSOC_LPID, 0xffffffff);
-    run.run();
-    run.run();
+    run.run(stop());
+    run.run(stop());
     expect(td.tdvps.get(TDVPS.ASSOC_LPID)).toBe(td.lp.index);
     expect(td.tdcs.get(TDCS.NUM_ASSOC_VCPUS)).toBe(1);
   });
 
   test("flushes translations and branch predictions when another vCPU ran here", () => {
     const td = new TestTd().longMode();
-    const run = vpEnter(td, BigInt(td.tdvps.tdvprPa), stop(), stop());
-    run.run();
+    const run = new VpEnterRun(td, BigInt(td.tdvps.tdvprPa));
+    run.run(stop());
     const flushes = td.lp.invepts;
-    run.run();
+    run.run(stop());
     expect(flushes).toBeGreaterThan(0);
     expect(td.lp.invepts).toBe(flushes);
   });
 
   const busyTdvpr = withOperand(TDX_STATUS.TDX_OPERAND_BUSY, "RCX");
   const busyTdr = withOperand(TDX_STATUS.TDX_OPERAND_BUSY, "TDR");
-  test.each<[string, bigint, (td: TestTd, run: ReturnType<typeof vpEnter>) => void, bigint?]>([
+  test.each<[string, bigint, (td: TestTd, run: VpEnterRun) => void, bigint?]>([
     [
       "LIMIT_CPUID_MAXVAL",
       TDX_STATUS.TDX_LIMIT_CPUID_MAXVAL_SET,
@@ -64,12 +66,19 @@ describe("TDH.VP.ENTER", () => {
       1n << 52n,
     ],
     ["RESUME_L1 without an L2", rcx, () => undefined, 1n << 53n],
+    ["a TDVPR page that is locked", busyTdvpr, (td, run) => td.lp.writeU16(run.pamtTdvpr, GLOBAL_HKID, 1)],
+    ["a TDR that is locked", busyTdr, (td, run) => td.lp.writeU16(run.pamtTdr, GLOBAL_HKID, 1)],
     [
-      "a TDVPR page that is locked",
-      busyTdvpr,
-      (td, run) => (run.host.lockTdvpr = () => ({ status: busyTdvpr, owner: td.tdr.base })),
+      "a page of another type",
+      withOperand(TDX_STATUS.TDX_PAGE_METADATA_INCORRECT, "RCX"),
+      (td, run) => td.lp.writeU8(run.pamtTdvpr + 2, GLOBAL_HKID, 5),
     ],
-    ["a TDR that is locked", busyTdr, (_td, run) => (run.host.lockTdr = () => busyTdr)],
+    [
+      "a page outside of the TDMRs",
+      withOperand(TDX_STATUS.TDX_OPERAND_ADDR_RANGE_ERROR, "RCX"),
+      () => undefined,
+      1n << 40n,
+    ],
     ["a TD with a fatal error", TDX_STATUS.TDX_TD_FATAL, (td) => td.tdr.set(TDR.FATAL, 1)],
     [
       "a TD in teardown",

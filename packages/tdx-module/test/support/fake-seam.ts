@@ -3,12 +3,13 @@
  * VM exits that the test scripts. What the processor really does is tested with @swtdx/cpu.
  */
 import type { Hpa, KeyId } from "@swtdx/abi";
-import { TDX_STATUS, Trace } from "@swtdx/abi";
+import { Trace } from "@swtdx/abi";
 import { Gpr, REG, RegisterFile, REGISTER_FILE_SIZE, type SeamContext, type VmExit } from "@swtdx/cpu";
 import { HeldLocks } from "../../src/locks.js";
 import {
   initTdVmcs,
   prepareTdVmcs,
+  tdVmcsAddress,
   initTdvpsFields,
   type TdVmcsPlatform,
 } from "../../src/entry/td-vmcs-init.js";
@@ -17,6 +18,16 @@ import { enterTd, decodeVcpuAndFlags } from "../../src/entry/td-entry.js";
 import { tdhVpEnter, type VpEnterHost } from "../../src/entry/tdh-vp-enter.js";
 import { VpContext, type GuestSidePlatform } from "../../src/entry/vp-context.js";
 import type { GuestMetadata } from "../../src/guest/metadata-access.js";
+import { SeamCall } from "../../src/call.js";
+import {
+  GIB,
+  Level,
+  PageType,
+  pamtEntryPa,
+  pamtOwner,
+  setPamtEntry,
+  type TdmrEntry,
+} from "../../src/structures/pamt.js";
 import { SeptEntry, SeptState, septIndex, type SeptState as State } from "../../src/structures/sept.js";
 import { OpState, TDCS, TdcsStructure } from "../../src/structures/tdcs.js";
 import { LifecycleState, TDR, TdrStructure } from "../../src/structures/tdr.js";
@@ -176,12 +187,17 @@ export interface TestTdOptions {
   readonly configFlags?: bigint;
   readonly tdCtls?: bigint;
   readonly metadata?: Partial<GuestMetadata>;
+  /** SEAM root mode of a real processor; by default FakeLp. */
+  readonly seam?: {
+    readonly ctx: SeamContext;
+    readonly platform: Partial<GuestSidePlatform & TdVmcsPlatform>;
+  };
 }
 
 /** A TD with one vCPU, as after TDH.VP.INIT and TDH.MR.FINALIZE. */
 export class TestTd {
   readonly lp = new FakeLp();
-  readonly ctx = this.lp as unknown as SeamContext;
+  readonly ctx: SeamContext;
   readonly trace = new Trace();
   readonly tdr: TdrStructure;
   readonly tdcs: TdcsStructure;
@@ -192,17 +208,23 @@ export class TestTd {
   readonly #sept = new SeptEntry();
 
   constructor(options: TestTdOptions = {}) {
-    const { lp, ctx } = this;
+    const ctx = (this.ctx = options.seam?.ctx ?? (this.lp as unknown as SeamContext));
     const key = (n: number): KeyId => n as KeyId;
     const base = 0x100000;
+    ctx.zero(base as Hpa, key(GLOBAL_HKID), 0x1000);
+    ctx.zero((base + 0x1000) as Hpa, key(TD_HKID), 0x6000);
     this.tdr = new TdrStructure(ctx, base as Hpa, key(GLOBAL_HKID));
     this.tdr.set(TDR.HKID, TD_HKID);
     for (let i = 0; i < 6; i++) this.tdr.setAt(TDR.TDCX_PA, i, BigInt(base + 0x1000 * (i + 1)));
     this.tdcs = new TdcsStructure(this.tdr);
     const tdvpr = 0x200000;
-    lp.view(tdvpr, TD_HKID);
+    ctx.zero(tdvpr as Hpa, key(TD_HKID), 0x6000);
     for (let i = 0; i < 6; i++)
-      lp.writeU64(tdvpr + TDVPS.TDVPS_PAGE_PA.offset + i * 8, TD_HKID, BigInt(tdvpr + i * 0x1000));
+      ctx.writeU64(
+        (tdvpr + TDVPS.TDVPS_PAGE_PA.offset + i * 8) as Hpa,
+        key(TD_HKID),
+        BigInt(tdvpr + i * 0x1000),
+      );
     this.tdvps = new TdvpsStructure(ctx, tdvpr as Hpa, key(TD_HKID));
     this.platform = {
       trace: this.trace,
@@ -225,6 +247,7 @@ export class TestTd {
       },
       ddpdSupported: false,
       vmcsRevisionId: 0x12,
+      ...options.seam?.platform,
     };
     const { tdcs, tdvps } = this;
     const attributes = options.attributes ?? 1n << 28n;
@@ -247,21 +270,26 @@ export class TestTd {
     initTdvpsFields(tdvps, this.platform);
     tdvps.set(TDVPS.VCPU_STATE, VcpuState.VCPU_READY);
     prepareTdVmcs(ctx, tdvps, this.platform);
+    ctx.vmptrld(tdVmcsAddress(tdvps, KEY_SHIFT));
     initTdVmcs(ctx, tdcs, tdvps, this.platform);
   }
 
   /** The guest is in 64-bit mode at CPL 0. */
   longMode(rip = 0x1000n): this {
-    this.lp.vmwrite(VMCS.GUEST_IA32_EFER, 0xd01n);
-    this.lp.vmwrite(VMCS.GUEST_CS_AR, 0xa09bn);
-    this.lp.vmwrite(VMCS.GUEST_RIP, rip);
+    this.ctx.vmwrite(VMCS.GUEST_IA32_EFER, 0xd01n);
+    this.ctx.vmwrite(VMCS.GUEST_CS_AR, 0xa09bn);
+    this.ctx.vmwrite(VMCS.GUEST_RIP, rip);
     return this;
   }
 
   setCpuid(index: number, [eax, ebx, ecx, edx]: CpuidQuad): void {
     const view = new DataView(new ArrayBuffer(16));
     [eax, ebx, ecx, edx].forEach((word, i) => view.setUint32(i * 4, word, true));
-    this.lp.write(this.tdcs.pa(TDCS.CPUID_VALUES.offset) + index * 16, TD_HKID, new Uint8Array(view.buffer));
+    this.ctx.write(
+      (this.tdcs.pa(TDCS.CPUID_VALUES.offset) + index * 16) as Hpa,
+      TD_HKID as KeyId,
+      new Uint8Array(view.buffer),
+    );
   }
 
   #fillTable(pa: number): void {
@@ -286,6 +314,7 @@ export class TestTd {
       if (entry.state === SeptState.FREE) {
         const page = this.#nextPage;
         this.#nextPage += 0x1000;
+        this.ctx.zero(page as Hpa, TD_HKID as KeyId, 0x1000);
         this.#fillTable(page);
         entry.setTable(page);
         entry.write(this.ctx);
@@ -299,6 +328,7 @@ export class TestTd {
     this.#nextPage = hpa + size;
     entry.setLeaf(state, hpa, state === SeptState.MAPPED ? 7 : 0);
     entry.write(this.ctx);
+    if (level === 0) this.ctx.zero(hpa as Hpa, TD_HKID as KeyId, 0x1000);
     return hpa;
   }
   septState(gpa: number, level = 0): State {
@@ -317,6 +347,7 @@ export class TestTd {
   enter(...steps: GuestStep[]): bigint {
     const { lp, ctx } = this;
     lp.steps.push(...steps);
+    const { regs } = ctx;
     const vp = new VpContext(ctx, this.platform, this.tdr, this.tdcs, this.tdvps, new HeldLocks());
     vp.hkid = TD_HKID as KeyId;
     const flags = decodeVcpuAndFlags(BigInt(this.tdvps.tdvprPa))!;
@@ -328,39 +359,66 @@ export class TestTd {
       commit: () => undefined,
     });
     this.lastTdvpr = flags.tdvpr;
-    return status ?? lp.regs.gpr(Gpr.RAX);
+    return status ?? regs.gpr(Gpr.RAX);
   }
 }
 
-/** TDH.VP.ENTER itself on a TestTd, with locks of pages that succeed unless told otherwise. */
-export function vpEnter(td: TestTd, rcx: bigint, ...steps: GuestStep[]): VpEnterRun {
-  const { lp, ctx } = td;
-  td.tdcs.set(TDCS.OP_STATE, OpState.RUNNABLE);
-  td.tdr.set(TDR.LIFECYCLE_STATE, LifecycleState.TD_KEYS_CONFIGURED);
-  td.tdr.set(TDR.NUM_TDCX, 6);
-  td.tdvps.set(TDVPS.NUM_TDVPS_PAGES, 6);
-  td.tdvps.set(TDVPS.ASSOC_LPID, lp.index);
-  const host: VpEnterHost = {
-    platform: td.platform,
-    globalHkid: GLOBAL_HKID as KeyId,
-    tscAdjust: 0n,
-    lastTdvpr: new Map(),
-    lockTdvpr: () => ({ status: TDX_STATUS.TDX_SUCCESS, owner: td.tdr.base }),
-    lockTdr: () => TDX_STATUS.TDX_SUCCESS,
-  };
-  return {
-    host,
-    run: () => {
-      lp.steps.push(...steps);
-      lp.regs.setGpr(Gpr.RCX, rcx);
-      tdhVpEnter(ctx, host);
-      return lp.regs.gpr(Gpr.RAX);
-    },
-  };
-}
-export interface VpEnterRun {
-  host: { -readonly [K in keyof VpEnterHost]: VpEnterHost[K] };
-  run(): bigint;
+/** The PAMT of the tests' one TDMR, the first GiB of memory. */
+const TDMR: TdmrEntry = {
+  base: 0,
+  size: GIB,
+  lastInitialized: GIB,
+  pamt1gBase: 0x2000_0000,
+  pamt2mBase: 0x2100_0000,
+  pamt4kBase: 0x2200_0000,
+  reserved: [],
+  lock: false,
+};
+
+/** TDH.VP.ENTER itself on a TestTd whose pages the PAMT knows. */
+export class VpEnterRun {
+  readonly host: { -readonly [K in keyof VpEnterHost]: VpEnterHost[K] };
+  readonly pamtTdvpr: Hpa;
+  readonly pamtTdr: Hpa;
+
+  constructor(
+    readonly td: TestTd,
+    readonly rcx: bigint,
+  ) {
+    const { ctx } = td;
+    td.tdcs.set(TDCS.OP_STATE, OpState.RUNNABLE);
+    td.tdr.set(TDR.LIFECYCLE_STATE, LifecycleState.TD_KEYS_CONFIGURED);
+    td.tdr.set(TDR.NUM_TDCX, 6);
+    td.tdvps.set(TDVPS.NUM_TDVPS_PAGES, 6);
+    td.tdvps.set(TDVPS.ASSOC_LPID, ctx.index);
+    for (const level of [Level.PT_4KB, Level.PT_2MB, Level.PT_1GB])
+      for (const page of [td.tdvps.tdvprPa, td.tdr.base]) {
+        const entry = pamtEntryPa(TDMR, page, level);
+        ctx.zero((entry - (entry % 4096)) as Hpa, GLOBAL_HKID as KeyId, 4096);
+      }
+    this.pamtTdvpr = pamtEntryPa(TDMR, td.tdvps.tdvprPa, Level.PT_4KB);
+    this.pamtTdr = pamtEntryPa(TDMR, td.tdr.base, Level.PT_4KB);
+    setPamtEntry(ctx, this.pamtTdvpr, GLOBAL_HKID as KeyId, PageType.PT_TDVPR, td.tdr.base);
+    setPamtEntry(ctx, this.pamtTdr, GLOBAL_HKID as KeyId, PageType.PT_TDR, 0);
+    this.host = { guestSide: td.platform, tscAdjust: 0n, lastTdvpr: new Map() };
+  }
+
+  /** @returns RAX */
+  run(...steps: GuestStep[]): bigint {
+    const { lp, ctx } = this.td;
+    lp.steps.push(...steps);
+    ctx.regs.setGpr(Gpr.RCX, this.rcx);
+    const call = new SeamCall(ctx, {
+      tdmrs: [TDMR],
+      globalHkid: GLOBAL_HKID as KeyId,
+      keyIdShift: KEY_SHIFT,
+      pamtOwner: (_lp: SeamContext, entry: Hpa) => pamtOwner(ctx, entry, GLOBAL_HKID as KeyId),
+    });
+    call.leaf = 0;
+    const status = tdhVpEnter(call, this.host);
+    call.release();
+    return status;
+  }
 }
 
 const LENGTH = (length: number): [number, bigint][] => [[VMCS.VM_EXIT_INSTRUCTION_LEN, BigInt(length)]];
