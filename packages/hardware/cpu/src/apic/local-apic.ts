@@ -35,15 +35,15 @@ export class LocalApic {
   }
 
   request(vector: number): void {
-    this.irr[vector >>> 5]! |= 1 << (vector & 31);
+    this.irr[vector >>> 5] |= 1 << (vector & 31);
   }
   clear(vector: number): void {
-    this.irr[vector >>> 5]! &= ~(1 << (vector & 31));
+    this.irr[vector >>> 5] &= ~(1 << (vector & 31));
   }
   /** Highest requested vector above the task priority, or -1. */
   highest(): number {
     for (let word = 7; word >= 0; word--) {
-      const bits = this.irr[word]!;
+      const bits = this.irr[word];
       if (bits === 0) continue;
       const vector = word * 32 + 31 - Math.clz32(bits);
       return vector >>> 4 > this.tpr >>> 4 ? vector : -1;
@@ -65,7 +65,7 @@ export class LocalApic {
     if (index === 0x80a) return BigInt(this.tpr);
     if (index === 0x80d) return BigInt(((this.id >>> 4) << 16) | (1 << (this.id & 15)));
     if ((index >= 0x810 && index <= 0x81f) || index === 0x828) return 0n;
-    if (index >= 0x820 && index <= 0x827) return BigInt(this.irr[index - 0x820]!);
+    if (index >= 0x820 && index <= 0x827) return BigInt(this.irr[index - 0x820]);
     if (index === 0x80f || index === 0x82f || (index >= 0x830 && index <= 0x83e && index !== 0x83a))
       return this.#registers.get(index) ?? 0n;
     return null;

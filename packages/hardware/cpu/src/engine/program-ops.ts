@@ -34,12 +34,12 @@ const fixed = (length: number) => (): number => length;
 /** All general-purpose registers by name. */
 export function snapshot(regs: RegisterFile): Record<GprName, bigint> {
   const out = {} as Record<GprName, bigint>;
-  for (let i = 0; i < 16; i++) out[GPR_NAMES[i]!] = regs.gpr(i);
+  for (let i = 0; i < 16; i++) out[GPR_NAMES[i]] = regs.gpr(i);
   return out;
 }
 export function place(regs: RegisterFile, values: Partial<Record<GprName, bigint>>): void {
   for (let i = 0; i < 16; i++) {
-    const value = values[GPR_NAMES[i]!];
+    const value = values[GPR_NAMES[i]];
     if (value !== undefined) regs.setGpr(i, BigInt.asUintN(64, value));
   }
 }

@@ -121,7 +121,7 @@ export abstract class GuestInterrupts extends GuestEvents {
     const { hpa, keyId } = phys;
     if (phys.read(hpa, keyId, this.#pir, false) !== 0) return false;
     // Outstanding notification, bit 256, and the requests are taken.
-    this.#pir[32]! &= ~1;
+    this.#pir[32] &= ~1;
     let highest = -1;
     for (let word = 0; word < 8; word++) {
       const bits = this.#pirView.getUint32(word * 4, true);

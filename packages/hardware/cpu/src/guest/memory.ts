@@ -146,13 +146,13 @@ export abstract class GuestMemory implements TableMemory {
     if (access === WRITE) {
       base = tlb.writeAt[index]!;
       if (base < 0) {
-        base = this.phys.frameForWrite(tlb.frame[index]!, tlb.keyId[index]!, false);
+        base = this.phys.frameForWrite(tlb.frame[index], tlb.keyId[index], false);
         tlb.writeAt[index] = base;
       }
     } else {
       base = tlb.readAt[index]!;
       if (base < 0) {
-        base = this.phys.frameForRead(tlb.frame[index]!, tlb.keyId[index]!, false);
+        base = this.phys.frameForRead(tlb.frame[index], tlb.keyId[index], false);
         tlb.readAt[index] = base;
       }
     }
@@ -175,7 +175,7 @@ export abstract class GuestMemory implements TableMemory {
     return (this.regs.get32(REG.RFLAGS) & 0x40000) === 0;
   }
   #usable(index: number, access: number): boolean {
-    const flags = this.tlb.flags[index]!;
+    const flags = this.tlb.flags[index];
     const user = this.cpl === 3;
     if (
       this.mode.levels !== 0 &&
@@ -199,8 +199,8 @@ export abstract class GuestMemory implements TableMemory {
   }
   /** Protection keys for user pages (PKRU). */
   #keyAllows(index: number, access: number): boolean {
-    if (!this.mode.pku || (this.tlb.flags[index]! & TLB.USER) === 0) return true;
-    return this.#pkruAllows(this.tlb.protectionKey[index]!, access);
+    if (!this.mode.pku || (this.tlb.flags[index] & TLB.USER) === 0) return true;
+    return this.#pkruAllows(this.tlb.protectionKey[index], access);
   }
   #pkruAllows(key: number, access: number): boolean {
     const bits = (this.regs.get32(REG.PKRU) >>> (key * 2)) & 3;

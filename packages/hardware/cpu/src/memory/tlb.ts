@@ -99,7 +99,7 @@ export class Tlb {
     let index = this.find(context, pageLow, pageHigh);
     if (index < 0) {
       const set = (pageLow ^ (context * 0x9e5)) & (SETS - 1);
-      const way = this.#victim[set]!;
+      const way = this.#victim[set];
       this.#victim[set] = way ^ 1;
       index = set * WAYS + way;
     }
@@ -110,13 +110,13 @@ export class Tlb {
     this.frame[index] = frame;
     this.keyId[index] = keyId;
     this.flags[index] = flags | TLB.VALID;
-    this.#frames[frame % FILTER]!++;
+    this.#frames[frame % FILTER]++;
     return index;
   }
 
   #drop(index: number): void {
-    if (this.#context[index]! < 0) return;
-    this.#frames[this.frame[index]! % FILTER]!--;
+    if (this.#context[index] < 0) return;
+    this.#frames[this.frame[index] % FILTER]--;
     this.#context[index] = -1;
     this.flags[index] = 0;
     this.readAt[index] = -1;
@@ -128,7 +128,7 @@ export class Tlb {
     if (this.#frames[frame % FILTER] === 0) return false;
     let any = false;
     for (let i = 0; i < SIZE; i++)
-      if (this.frame[i] === frame && this.#context[i]! >= 0) {
+      if (this.frame[i] === frame && this.#context[i] >= 0) {
         this.readAt[i] = -1;
         this.writeAt[i] = -1;
         any = true;
@@ -139,11 +139,11 @@ export class Tlb {
   /** INVLPG: one page under a PCID, and global. `pcid` -1: all. */
   flushPage(vpid: number, pcid: number, pageLow: number, pageHigh: number): void {
     for (let i = 0; i < SIZE; i++) {
-      const id = this.#context[i]!;
+      const id = this.#context[i];
       if (id < 0 || this.#pageHigh[i] !== pageHigh) continue;
-      const shift = this.flags[i]! & TLB.HUGE ? 18 : this.flags[i]! & TLB.LARGE ? 9 : 0;
-      if (this.#pageLow[i]! >>> shift !== pageLow >>> shift) continue;
-      const context = this.#byId[id]!;
+      const shift = this.flags[i] & TLB.HUGE ? 18 : this.flags[i] & TLB.LARGE ? 9 : 0;
+      if (this.#pageLow[i] >>> shift !== pageLow >>> shift) continue;
+      const context = this.#byId[id];
       if (context.vpid === vpid && (pcid < 0 || context.pcid < 0 || context.pcid === pcid)) this.#drop(i);
     }
   }
@@ -167,14 +167,14 @@ export class Tlb {
   }
   #flush(which: (context: TlbContext) => boolean): void {
     for (let i = 0; i < SIZE; i++) {
-      const id = this.#context[i]!;
-      if (id >= 0 && which(this.#byId[id]!)) this.#drop(i);
+      const id = this.#context[i];
+      if (id >= 0 && which(this.#byId[id])) this.#drop(i);
     }
   }
   /** Number of valid entries. */
   get used(): number {
     let count = 0;
-    for (let i = 0; i < SIZE; i++) if (this.#context[i]! >= 0) count++;
+    for (let i = 0; i < SIZE; i++) if (this.#context[i] >= 0) count++;
     return count;
   }
 }

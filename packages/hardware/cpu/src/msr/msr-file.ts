@@ -108,7 +108,7 @@ export class MsrFile {
       case "xss":
         return owner.regs.get(REG.XSS);
       case "register":
-        return owner.regs.get(REGISTER[index]!.at);
+        return owner.regs.get(REGISTER[index].at);
       case "segmentBase":
         return owner.regs.get(segmentBase(index));
       case "seamOnly":
@@ -210,7 +210,7 @@ export class MsrFile {
         owner.seamrrChanged();
         return true;
       case "register": {
-        const { at, canonical, bits } = REGISTER[index]!;
+        const { at, canonical, bits } = REGISTER[index];
         if (canonical && !isCanonical(value, owner.linearBits())) return false;
         if (bits !== undefined && (value & ~bits) !== 0n) return false;
         owner.regs.set(at, value);

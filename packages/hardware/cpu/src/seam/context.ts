@@ -66,9 +66,9 @@ export class SeamRootContext implements SeamContext {
   }
   readU8(pa: Hpa, keyId: KeyId): number {
     const at = this.#offset(pa, keyId);
-    if (at >= 0) return this.lp.phys.u8[at]!;
+    if (at >= 0) return this.lp.phys.u8[at];
     this.read(pa, keyId, this.#bytes.subarray(0, 1));
-    return this.#bytes[0]!;
+    return this.#bytes[0];
   }
   readU16(pa: Hpa, keyId: KeyId): number {
     this.read(pa, keyId, this.#bytes.subarray(0, 2));
@@ -76,14 +76,14 @@ export class SeamRootContext implements SeamContext {
   }
   readU32(pa: Hpa, keyId: KeyId): number {
     const at = this.#offset(pa, keyId);
-    if (at >= 0 && at % 4 === 0) return this.lp.phys.u32[at / 4]!;
+    if (at >= 0 && at % 4 === 0) return this.lp.phys.u32[at / 4];
     this.read(pa, keyId, this.#bytes.subarray(0, 4));
     return this.#view.getUint32(0, true);
   }
   readU64(pa: Hpa, keyId: KeyId): bigint {
     const at = this.#offset(pa, keyId);
     if (at >= 0 && at % 4 === 0 && pa % 4096 <= 4088)
-      return (BigInt(this.lp.phys.u32[at / 4 + 1]!) << 32n) | BigInt(this.lp.phys.u32[at / 4]!);
+      return (BigInt(this.lp.phys.u32[at / 4 + 1]) << 32n) | BigInt(this.lp.phys.u32[at / 4]);
     this.read(pa, keyId, this.#bytes);
     return this.#view.getBigUint64(0, true);
   }

@@ -134,10 +134,10 @@ export class ReportUnit {
     )
       return SeamOpsStatus.INVALID_REPORTMACSTRUCT;
     // A CPUSVN above the processor's own cannot be derived.
-    if (report.CPUSVN.some((byte, i) => byte > this.cpuSvn[i]!)) return SeamOpsStatus.INVALID_CPUSVN;
+    if (report.CPUSVN.some((byte, i) => byte > this.cpuSvn[i])) return SeamOpsStatus.INVALID_CPUSVN;
     const expected = this.#mac(reportMacStruct);
     let different = 0;
-    for (let i = 0; i < 32; i++) different |= expected[i]! ^ report.MAC[i]!;
+    for (let i = 0; i < 32; i++) different |= expected[i] ^ report.MAC[i];
     return different === 0 ? SeamOpsStatus.SUCCESS : SeamOpsStatus.INVALID_REPORTMACSTRUCT;
   }
 }

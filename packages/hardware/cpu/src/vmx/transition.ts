@@ -261,7 +261,7 @@ export function saveGuest(t: TransitionContext, v: Vmcs): void {
     (lma ? entry | ENTRY.IA32E_MODE_GUEST : entry & ~ENTRY.IA32E_MODE_GUEST) >>> 0,
   );
   for (let i = 0; i < 4; i++)
-    v.set(VMCS.GUEST_PDPTR0 + 2 * i, guest.mode.pdptes[i * 2]!, guest.mode.pdptes[i * 2 + 1]!);
+    v.set(VMCS.GUEST_PDPTR0 + 2 * i, guest.mode.pdptes[i * 2], guest.mode.pdptes[i * 2 + 1]);
   guest.end(v);
   if (guest.vpid === 0) guest.tlb.flushVpid(0, false);
   // Delivery is over: the valid bit of the injected event is cleared.

@@ -30,18 +30,18 @@ export class Vmcs {
 
   /** Low 32 bits of a field. */
   lo(encoding: number): number {
-    return this.data[FIELD_INDEX[encoding]! * 2]!;
+    return this.data[FIELD_INDEX[encoding] * 2];
   }
   hi(encoding: number): number {
-    return this.data[FIELD_INDEX[encoding]! * 2 + 1]!;
+    return this.data[FIELD_INDEX[encoding] * 2 + 1];
   }
   /** A field that holds an address below 2^53. */
   addr(encoding: number): number {
-    const at = FIELD_INDEX[encoding]! * 2;
-    return this.data[at + 1]! * 0x1_0000_0000 + this.data[at]!;
+    const at = FIELD_INDEX[encoding] * 2;
+    return this.data[at + 1] * 0x1_0000_0000 + this.data[at];
   }
   set(encoding: number, lo: number, hi = 0): void {
-    const at = FIELD_INDEX[encoding]! * 2;
+    const at = FIELD_INDEX[encoding] * 2;
     this.data[at] = lo;
     this.data[at + 1] = hi;
   }
@@ -49,8 +49,8 @@ export class Vmcs {
     this.set(encoding, value % 0x1_0000_0000, Math.floor(value / 0x1_0000_0000));
   }
   get(encoding: number): bigint {
-    const at = FIELD_INDEX[encoding]! * 2;
-    return (BigInt(this.data[at + 1]!) << 32n) | BigInt(this.data[at]!);
+    const at = FIELD_INDEX[encoding] * 2;
+    return (BigInt(this.data[at + 1]) << 32n) | BigInt(this.data[at]);
   }
   put(encoding: number, value: bigint): void {
     this.set(encoding, Number(value & 0xffffffffn), Number((value >> 32n) & 0xffffffffn));
@@ -60,8 +60,8 @@ export class Vmcs {
   read(encoding: number): bigint | null {
     const index = fieldIndex(encoding);
     if (index < 0) return null;
-    if ((encoding & 1) === 1) return BigInt(this.data[index * 2 + 1]!);
-    return (BigInt(this.data[index * 2 + 1]!) << 32n) | BigInt(this.data[index * 2]!);
+    if ((encoding & 1) === 1) return BigInt(this.data[index * 2 + 1]);
+    return (BigInt(this.data[index * 2 + 1]) << 32n) | BigInt(this.data[index * 2]);
   }
   /** VMWRITE of a field that exists: cut to the field's width. */
   write(encoding: number, value: bigint): boolean {
@@ -89,7 +89,7 @@ export class Vmcs {
   /** Writes the region back; revision and abort indicator keep their bytes. */
   store(phys: PhysicalMemory, seam: boolean): number {
     this.#view.setUint32(8, this.launched ? 1 : 0, true);
-    for (let i = 0; i < this.data.length; i++) this.#view.setUint32(DATA_OFFSET + i * 4, this.data[i]!, true);
+    for (let i = 0; i < this.data.length; i++) this.#view.setUint32(DATA_OFFSET + i * 4, this.data[i], true);
     return phys.write(this.hpa + 8, this.keyId, this.#bytes.subarray(8), seam);
   }
 }
@@ -97,6 +97,6 @@ export class Vmcs {
 /** Index of the field an encoding names, -1 if there is none: reserved bits, or high access to a narrow field. */
 export function fieldIndex(encoding: number): number {
   if (encoding < 0 || encoding > 0x7fff) return -1;
-  if ((encoding & 1) === 1) return fieldWidth(encoding) === FieldWidth.W64 ? FIELD_INDEX[encoding & ~1]! : -1;
-  return FIELD_INDEX[encoding]!;
+  if ((encoding & 1) === 1) return fieldWidth(encoding) === FieldWidth.W64 ? FIELD_INDEX[encoding & ~1] : -1;
+  return FIELD_INDEX[encoding];
 }

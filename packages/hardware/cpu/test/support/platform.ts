@@ -39,7 +39,7 @@ export function createPlatform(lps = 1, withTrace = false): Platform {
   const events: TraceEvent[] = [];
   if (withTrace) trace.subscribe((event) => events.push(event));
   const processor = new Processor({ arena, memory, random, lps, engines: [engine], trace });
-  return { arena, memory, processor, lp: processor.lps[0]!, programs, engine, trace, events };
+  return { arena, memory, processor, lp: processor.lps[0], programs, engine, trace, events };
 }
 
 export function write64(lp: LogicalProcessor, at: number, value: bigint): void {
