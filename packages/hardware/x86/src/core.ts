@@ -123,6 +123,8 @@ export class X86Core implements CodeUser {
   private readonly step: number;
   private readonly frames: CodeFrames;
   private generation = 0;
+  /** Counts flushes of translations, so that an instruction that causes one is followed by a fresh lookup. */
+  translations = 0;
   private lastCsBase = -1n;
   private attention = false;
   /** Parts of the scratch buffer to write back: kind 0 none, 1 memory, 2 device. */
@@ -351,6 +353,7 @@ export class X86Core implements CodeUser {
   }
   private nextGeneration(): void {
     this.generation++;
+    this.translations++;
     if (this.generation >= 1 << 27) {
       this.generation = 0;
       this.clearJumps();
@@ -413,6 +416,10 @@ export class X86Core implements CodeUser {
         this.raise(stack ? Vector.SS : Vector.GP, 0);
         return 0;
       }
+    }
+    if (descriptor & Access.ALIGNED && low & 15) {
+      this.raise(Vector.GP, 0);
+      return 0;
     }
     const access = descriptor & Access.WRITE;
     const offset = low & 0xfff;
@@ -666,11 +673,11 @@ export class X86Core implements CodeUser {
       }
       if (left <= 0) return Stop.BUDGET;
       const single = (flags & RFLAGS.TF) !== 0;
-      const stepping = single || shadow !== 0;
+      const stepping = single || shadow !== 0 || left === 1;
       const slice = stepping ? 1 : Math.min(left, 1 << 24);
       let status: number;
       if (stepping) {
-        this.set32(ENGINE.REP_ROUNDS, 1);
+        if (single) this.set32(ENGINE.REP_ROUNDS, 1);
         status = this.stepOne();
         this.set32(ENGINE.REP_ROUNDS, 4096);
       } else {

@@ -164,7 +164,7 @@ export const FpuBlock = {
 } as const;
 
 /** Access kinds; SIZE in bytes in the low byte of an access descriptor. */
-export const Access = { READ: 0, WRITE: 0x100, EXECUTE: 0x200, STACK: 0x1000 } as const;
+export const Access = { READ: 0, WRITE: 0x100, EXECUTE: 0x200, STACK: 0x1000, ALIGNED: 0x2000 } as const;
 
 /** Vectors raised by the engine. */
 export const Vector = {

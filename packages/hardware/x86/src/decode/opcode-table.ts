@@ -170,8 +170,8 @@ export function handlerKey(form: OpcodeForm, operandSize: number, memory: boolea
       case "N":
         return "no"[i]!;
       case "I":
-        if (i !== 1 || form.name === "enter") return "i";
-        return "b" + (operand.size === "b" ? 8 : operand.size === "s" ? operandSize : operandSize);
+        if (i === 0) return `i${operandSize}`;
+        return i === 1 ? `b${operand.size === "b" ? 8 : operandSize}` : "i";
       case "J":
         return `j${operandSize}`;
       case "n":

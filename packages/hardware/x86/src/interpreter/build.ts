@@ -2,7 +2,7 @@
  * Generates the interpreter: one wasm function whose loop branches by the handler number of the current record. Hot
  * handlers are cases of it; all others are functions in a table, some of which only call TypeScript.
  */
-import { buildOpcodeTable, handlerKey, type OpcodeTable } from "../decode/opcode-table.js";
+import { buildOpcodeTable, handlerKey, type OpcodeForm, type OpcodeTable } from "../decode/opcode-table.js";
 import { type Semantics } from "../emit/context.js";
 import { ColdContext, type EngineLayout, HotContext } from "../emit/interpreter-context.js";
 import { ENGINE, RECORD, RECORD_SIZE, Status } from "../layout.js";
@@ -47,7 +47,7 @@ const HOT = [
   /^(adc|sbb):r(32|64),b\d+$/,
   /^(movzx|movsx|movsxd):r(32|64),(b|m)(8|16|32)$/,
   /^lea:r(32|64),/,
-  /^(push):(r64|i)$/,
+  /^push:(r64|i64)$/,
   /^pop:r64$/,
   /^(call|jmp):(j64|r64|m64|j32)$/,
   /^ret:v64$/,
@@ -77,6 +77,9 @@ const places = (key: string) =>
     .filter((text) => text !== "" && text !== "-")
     .map((text) => ({ kind: text[0]!, bits: Number(text.slice(1) || 0) }));
 
+/** Forms on mm registers have no semantics yet: they raise #UD. */
+const usesMmx = (form: OpcodeForm) => form.operands.some((o) => "PQN".includes(o.kind));
+
 export function buildInterpreter(options: BuildOptions): Built {
   const { core, scratch, jumps } = options;
   const table = buildOpcodeTable();
@@ -96,6 +99,9 @@ export function buildInterpreter(options: BuildOptions): Built {
   buildHelpers(module, functions, core, jumps);
   const layout: EngineLayout = { core, scratch, functions };
 
+  // Operations in TypeScript are told the operand size by their handler.
+  const fullKey = (form: OpcodeForm, operandSize: number, memory: boolean) =>
+    handlerKey(form, operandSize, memory) + (options.operations.includes(form.name) ? `@${operandSize}` : "");
   // Number the handlers: hot ones first.
   const entries = new Map<string, Entry>();
   for (const forms of table) {
@@ -104,8 +110,8 @@ export function buildInterpreter(options: BuildOptions): Built {
         for (const memory of [false, true]) {
           if (form.hasModrm ? !(memory ? form.memForm : form.regForm) : memory) continue;
           const known = form.name in semantics || options.operations.includes(form.name);
-          if (!known) continue;
-          const key = handlerKey(form, operandSize, memory);
+          if (!known || usesMmx(form)) continue;
+          const key = fullKey(form, operandSize, memory);
           if (!entries.has(key)) entries.set(key, { key, name: form.name, operandSize, memory });
         }
       }
@@ -124,8 +130,8 @@ export function buildInterpreter(options: BuildOptions): Built {
     for (const form of forms ?? []) {
       for (let size = 0; size < 3; size++) {
         for (let memory = 0; memory < 2; memory++) {
-          const key = handlerKey(form, 16 << size, memory === 1);
-          form.handlers[size * 2 + memory] = numbers.get(key) ?? undefinedHandler;
+          const key = fullKey(form, 16 << size, memory === 1);
+          form.handlers[size * 2 + memory] = usesMmx(form) ? undefinedHandler : (numbers.get(key) ?? undefinedHandler);
         }
       }
     }
@@ -284,6 +290,9 @@ export function buildInterpreter(options: BuildOptions): Built {
   });
   code.unreachable();
   code.finish();
+  for (const name of ["memory", "linear", "segment", "address"]) {
+    module.exportFunction(name, functions.get(name)!.index);
+  }
   module.exportFunction("run", module.addFunction(code));
   return {
     bytes: module.encode(),

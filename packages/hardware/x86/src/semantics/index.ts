@@ -6,6 +6,7 @@ import { control } from "./control.js";
 import { move } from "./move.js";
 import { multiplication } from "./multiply.js";
 import { shifts } from "./shift.js";
+import { vectorInteger } from "./vector-integer.js";
 import { strings } from "./string.js";
 
 export const semantics: Semantics = {
@@ -16,4 +17,5 @@ export const semantics: Semantics = {
   ...multiplication,
   ...control,
   ...strings,
+  ...vectorInteger,
 };

@@ -1,5 +1,6 @@
 /** Moves: MOV, MOVZX, MOVSX, LEA, XCHG, CMOVcc, SETcc, BSWAP, MOVBE, CBW/CWD families, LAHF, SAHF, XLAT. SDM vol. 2. */
 import type { Context, Emitter, Semantics } from "../emit/context.js";
+import { REG } from "../register-file.js";
 import { i32, type V } from "../wasm/expr.js";
 
 const CONDITIONS = "o no b nb z nz be nbe s ns p np l nl le nle".split(" ");
@@ -80,6 +81,8 @@ export const move: Semantics = {
   salc: (c) => c.setGpr(0, i32(0).sub(c.cf()), 8),
   clc: (c) => c.setCarry(i32(0)),
   stc: (c) => c.setCarry(i32(1)),
+  cld: (c) => c.store32(REG.RFLAGS, c.load32(REG.RFLAGS).and(~0x400)),
+  std: (c) => c.store32(REG.RFLAGS, c.load32(REG.RFLAGS).or(0x400)),
   cmc: (c) => c.setCarry(c.code.let(c.cf().xor(1))),
   nop: () => {},
   endbr: () => {},

@@ -1,7 +1,11 @@
 /** Operations written in TypeScript, by instruction name; generated code calls them. */
 import type { X86Core } from "../core.js";
 import { Vector } from "../layout.js";
+import { controlOperations } from "./control.js";
+import { farOperations } from "./far.js";
 import { legacy } from "./legacy.js";
+import { portOperations } from "./ports.js";
+import { syscallOperations } from "./syscalls.js";
 
 /**
  * Executes an instruction. RIP in the register file is the instruction's own.
@@ -11,6 +15,10 @@ export type Operation = (core: X86Core, pc: number, bits: number, memory: boolea
 
 export const operations: Record<string, Operation> = {
   ...legacy,
+  ...controlOperations,
+  ...farOperations,
+  ...syscallOperations,
+  ...portOperations,
   undefined: (core) => core.raise(Vector.UD),
   tooLong: (core) => core.raise(Vector.GP, 0),
   ud0: (core) => core.raise(Vector.UD),
