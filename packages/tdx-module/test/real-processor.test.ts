@@ -1,14 +1,18 @@
 import { guest, TDX_STATUS, type GuestFrame, type GuestProgram } from "@swtdx/abi";
 import { Gpr } from "@swtdx/cpu";
+import { sha384 } from "@swtdx/crypto";
 import { describe, expect, test } from "vitest";
 import { SeptState } from "../src/structures/sept.js";
 import { TDCS } from "../src/structures/tdcs.js";
+import { TDVPS } from "../src/structures/tdvps.js";
 import { ExitReason } from "../src/tables/vmcs-fields.js";
 import { RealPlatform } from "./support/real-seam.js";
 
 const VE = 20;
 const VP_INFO = 1n;
 const VEINFO_GET = 3n;
+const RTMR_EXTEND = 2n;
+const MR_REPORT = 4n;
 const ACCEPT = 6n;
 const VMCALL = 0n;
 const TDVMCALL_EXIT = 77n;
@@ -203,5 +207,81 @@ describe("a TD on a real processor", () => {
     expect(lp.regs.gpr(Gpr.R12)).toBe(0n);
     expect(lp.regs.gpr(Gpr.RBP)).toBe(0x33n);
     platform.seam(() => expect(td.td.tdcs.get(TDCS.OP_STATE_LOCK)).toBe(0));
+  });
+
+  test("TDG.MR.REPORT: a report that this processor verifies, with the extended RTMR", () => {
+    const gpa = 0x60_0000;
+    const out: { report?: Uint8Array; statuses: bigint[] } = { statuses: [] };
+    const td = platform.td(function* () {
+      yield* guest.storeBytes(BigInt(gpa), new Uint8Array(64).fill(0x5a));
+      yield* guest.storeBytes(BigInt(gpa + 64), new Uint8Array(48).fill(0xa5));
+      const extended = yield* guest.tdcall({ rax: RTMR_EXTEND, rcx: BigInt(gpa + 64), rdx: 2n });
+      const reported = yield* guest.tdcall({
+        rax: MR_REPORT,
+        rcx: BigInt(gpa + 1024),
+        rdx: BigInt(gpa),
+        r8: 0n,
+      });
+      out.statuses.push(extended.rax, reported.rax);
+      out.report = yield* guest.loadBytes(BigInt(gpa + 1024), 1024);
+      yield* vmcall(0n);
+    });
+    platform.seam(() => td.td.map(gpa, SeptState.MAPPED));
+    expect(td.enter()).toBe(TDVMCALL_EXIT);
+    expect(out.statuses).toEqual([TDX_STATUS.TDX_SUCCESS, TDX_STATUS.TDX_SUCCESS]);
+    const report = out.report!;
+    expect(report[0]).toBe(0x81);
+    expect(report.subarray(128, 192)).toEqual(new Uint8Array(64).fill(0x5a));
+    const rtmr2 = new Uint8Array(96);
+    rtmr2.fill(0xa5, 48);
+    expect(report.subarray(512 + 304, 512 + 352)).toEqual(sha384(rtmr2));
+    const mac = report.slice(0, 256);
+    expect(lp.everifyreport2(mac)).toBe(0);
+    mac[130]! ^= 1;
+    expect(lp.everifyreport2(mac)).not.toBe(0);
+  });
+
+  test("an NMI that the VMM asked for is delivered, once", () => {
+    let nmis = 0;
+    const td = platform.td(function* () {
+      yield* guest.lidt(
+        new Map([
+          [
+            2,
+            function* () {
+              yield* guest.pause();
+              nmis++;
+            },
+          ],
+        ]),
+      );
+      yield* vmcall(1n);
+      yield* guest.pause();
+      yield* vmcall(2n);
+    });
+    expect(td.enter()).toBe(TDVMCALL_EXIT);
+    platform.seam(() => td.td.tdvps.set(TDVPS.PEND_NMI, 1));
+    expect(td.enter()).toBe(TDVMCALL_EXIT);
+    expect(lp.regs.gpr(Gpr.R11)).toBe(2n);
+    expect(nmis).toBe(1);
+    platform.seam(() => expect(td.td.tdvps.get(TDVPS.PEND_NMI)).toBe(0));
+  });
+
+  test("a #VE before the last one was read becomes a double fault", () => {
+    const vectors: number[] = [];
+    const handler = (vector: number) =>
+      function* (frame: GuestFrame) {
+        yield* guest.pause();
+        vectors.push(vector);
+        frame.result = null;
+      };
+    const td = platform.td(function* () {
+      yield* guest.lidt(new Map([VE, 8].map((vector) => [vector, handler(vector)] as const)));
+      yield* guest.hlt();
+      yield* guest.hlt();
+      yield* vmcall(2n);
+    });
+    td.enter();
+    expect(vectors).toEqual([VE, 8]);
   });
 });

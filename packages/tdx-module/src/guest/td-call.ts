@@ -24,7 +24,7 @@ import { tdgMemPageAttrWr } from "./tdg-mem-page-attr-wr.js";
 import { tdgMrReport } from "./tdg-mr-report.js";
 import { tdgMrRtmrExtend } from "./tdg-mr-rtmr-extend.js";
 import { tdgMrVerifyreport } from "./tdg-mr-verifyreport.js";
-import { tdgServtdRd, tdgServtdWr } from "./tdg-servtd-rd-wr.js";
+import { tdgServtdRdWr } from "./tdg-servtd-rd-wr.js";
 import { tdgSysRd, tdgSysRdall } from "./tdg-sys-rd.js";
 import { tdgVmRd, tdgVmWr } from "./tdg-vm-rd-wr.js";
 import { tdgVpCpuidveSet } from "./tdg-vp-cpuidve-set.js";
@@ -70,8 +70,8 @@ export const TDCALL_TABLE: Readonly<Record<TdcallName, TdcallRow>> = {
   "TDG.VP.WR": row(tdgVpWr, ["RCX", "RDX", "R8", "R9"], ["R8"]),
   "TDG.SYS.RD": row(tdgSysRd, ["RDX"], ["RDX", "R8"]),
   "TDG.SYS.RDALL": row(tdgSysRdall, ["RDX", "R8"], ["R8"]),
-  "TDG.SERVTD.RD": row(tdgServtdRd, ["RCX", "RDX"], []),
-  "TDG.SERVTD.WR": row(tdgServtdWr, ["RCX", "RDX", "R8", "R9"], []),
+  "TDG.SERVTD.RD": row(tdgServtdRdWr, ["RCX", "RDX"], []),
+  "TDG.SERVTD.WR": row(tdgServtdRdWr, ["RCX", "RDX", "R8", "R9"], []),
   "TDG.MR.VERIFYREPORT": row(tdgMrVerifyreport, ["RCX"], []),
   "TDG.MEM.PAGE.ATTR.RD": row(tdgMemPageAttrRd, ["RCX"], ["RCX", "RDX"]),
   "TDG.MEM.PAGE.ATTR.WR": row(tdgMemPageAttrWr, ["RCX", "RDX", "R8"], ["RCX", "RDX"]),

@@ -7,5 +7,4 @@
 import { TDX_STATUS, withOperand } from "@swtdx/abi";
 import type { VpContext } from "../entry/vp-context.js";
 
-export const tdgServtdRd = (_vp: VpContext): bigint => withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RCX");
-export const tdgServtdWr = tdgServtdRd;
+export const tdgServtdRdWr = (_vp: VpContext): bigint => withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RCX");

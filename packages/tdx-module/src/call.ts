@@ -1,0 +1,93 @@
+/**
+ * One SEAMCALL of the TDX module: operands, the structures it works on, the locks it holds.
+ */
+import { type Hpa, type KeyId, type SeamcallName } from "@swtdx/abi";
+import { Gpr, type RegisterFile, type SeamContext } from "@swtdx/cpu";
+import { HeldLocks } from "./locks.js";
+import type { TdxModule } from "./module.js";
+import { SeptEntry } from "./structures/sept.js";
+import type { TdcsStructure } from "./structures/tdcs.js";
+import type { TdrStructure } from "./structures/tdr.js";
+
+export class SeamCall {
+  readonly regs: RegisterFile;
+  readonly locks = new HeldLocks();
+  /** The Secure EPT entry at hand, and whether this call holds its lock. */
+  readonly sept = new SeptEntry();
+  septLocked = false;
+  /** HPA and level of the PAMT entry that `lockPage` found. */
+  pamtEntry = 0 as Hpa;
+  pamtLevel = 0;
+  leaf = 0;
+  #tdr: TdrStructure | null = null;
+  #tdcs: TdcsStructure | null = null;
+
+  constructor(
+    readonly lp: SeamContext,
+    readonly module: TdxModule,
+  ) {
+    this.regs = lp.regs;
+  }
+
+  get rcx(): bigint {
+    return this.regs.gpr(Gpr.RCX);
+  }
+  get rdx(): bigint {
+    return this.regs.gpr(Gpr.RDX);
+  }
+  get r8(): bigint {
+    return this.regs.gpr(Gpr.R8);
+  }
+  get r9(): bigint {
+    return this.regs.gpr(Gpr.R9);
+  }
+  /** Output registers. */
+  set(register: keyof typeof Gpr, value: bigint): void {
+    this.regs.setGpr(Gpr[register], value);
+  }
+  /** Zeroes output registers: what a function returns when it fails early. */
+  clear(...registers: (keyof typeof Gpr)[]): void {
+    for (const register of registers) this.regs.setGpr(Gpr[register], 0n);
+  }
+
+  get globalHkid(): KeyId {
+    return this.module.globalHkid;
+  }
+  /** The TD that `lockTdr` found. */
+  get tdr(): TdrStructure {
+    return this.#tdr!;
+  }
+  set tdr(value: TdrStructure) {
+    this.#tdr = value;
+  }
+  get tdcs(): TdcsStructure {
+    return this.#tdcs!;
+  }
+  set tdcs(value: TdcsStructure) {
+    this.#tdcs = value;
+  }
+
+  /** End of the call: nothing stays locked. */
+  release(): void {
+    if (this.septLocked) {
+      this.sept.unlock(this.lp);
+      this.septLocked = false;
+    }
+    this.locks.release(this.lp);
+  }
+}
+
+/** A SEAMCALL function: operands and outputs in the caller's registers; returns the completion status for RAX. */
+export type SeamcallHandler = (call: SeamCall, version: number) => bigint;
+
+export interface SeamcallRow {
+  readonly name: SeamcallName;
+  readonly handler: SeamcallHandler;
+  /** Highest version of the operands (RAX[23:16]). */
+  readonly version: number;
+  /** Runs before the module is ready (SYS_READY). */
+  readonly beforeReady: boolean;
+  /** Registers, for the trace. */
+  readonly inputs: readonly (keyof typeof Gpr)[];
+  readonly outputs: readonly (keyof typeof Gpr)[];
+}

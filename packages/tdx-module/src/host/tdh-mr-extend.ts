@@ -1,0 +1,34 @@
+/** TDH.MR.EXTEND: 256 bytes of a page that was added are measured. Source: intel/tdx-module tdh_mr_extend.c. */
+import { type Hpa, TDX_STATUS, withOperand } from "@swtdx/abi";
+import type { SeamcallHandler } from "../call.js";
+import { Lock } from "../locks.js";
+import { SeptLevel, SeptState } from "../structures/sept.js";
+import { isPrivateGpa, lockTd, reportSept, walkSept } from "./support.js";
+
+const NAME = new TextEncoder().encode("MR.EXTEND");
+const CHUNK = 256;
+
+/** RCX: GPA, 256-byte aligned. RDX: HPA of the TDR. */
+export const tdhMrExtend: SeamcallHandler = (call) => {
+  const { lp, module } = call;
+  const [operand, handle] = [call.rcx, call.rdx];
+  call.clear("RCX", "RDX");
+  const status = lockTd(call, handle, "RDX", Lock.EXCLUSIVE, Lock.NONE);
+  if (status !== TDX_STATUS.TDX_SUCCESS) return status;
+  const gpa = operand >> 52n === 0n ? Number(operand) : -1;
+  if (gpa < 0 || gpa % CHUNK !== 0 || !isPrivateGpa(call, gpa))
+    return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RCX");
+  walkSept(call, gpa, SeptLevel.PT);
+  const { sept } = call;
+  if (!sept.leaf || !sept.present) {
+    reportSept(call);
+    return withOperand(TDX_STATUS.TDX_EPT_ENTRY_NOT_PRESENT, "RCX");
+  }
+  if (sept.state !== SeptState.MAPPED) return TDX_STATUS.TDX_EPT_ENTRY_NOT_PRESENT;
+
+  const mrtd = module.mrtd(call.tdr.base);
+  mrtd.block(NAME, gpa);
+  const offset = gpa % 2 ** (12 + 9 * sept.level);
+  lp.read((sept.hpa + offset) as Hpa, sept.keyId, mrtd.next(CHUNK));
+  return TDX_STATUS.TDX_SUCCESS;
+};

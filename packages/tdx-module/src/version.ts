@@ -1,0 +1,23 @@
+/** Version and limits of this module, as TDH.SYS.RD and SEAMLDR tell them. */
+import { TDX_FEATURES0 } from "@swtdx/abi";
+
+export const MODULE_VERSION = {
+  VENDOR_ID: 0x8086,
+  BUILD_DATE: 20261101,
+  BUILD_NUM: 1000,
+  MINOR: 5,
+  MAJOR: 1,
+  UPDATE: 24,
+} as const;
+
+/** What current KVM asks of a module, and what is really there. */
+export const FEATURES0 =
+  TDX_FEATURES0.TD_ENTRY_ENHANCEMENTS |
+  TDX_FEATURES0.HOST_PRIORITY_LOCKS |
+  TDX_FEATURES0.CONFIG_IA32_ARCH_CAPABILITIES |
+  TDX_FEATURES0.PENDING_EPT_VIOLATION_V2 |
+  TDX_FEATURES0.NO_RBP_MOD |
+  TDX_FEATURES0.TOPOLOGY_ENUM;
+
+export const MAX_TDMRS = 64;
+export const MAX_RESERVED_PER_TDMR = 16;
