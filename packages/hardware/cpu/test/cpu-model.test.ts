@@ -82,11 +82,11 @@ describe("CPUID", () => {
     for (let leaf = 0; leaf <= 0x20; leaf++)
       for (let subleaf = 0; subleaf < 6; subleaf++) {
         if (leaf === 0xb || leaf === 0x1f) {
-          expect({ ...a!.cpuid(leaf, subleaf), edx: 0 }).toEqual({ ...b!.cpuid(leaf, subleaf), edx: 0 });
-          expect(b!.cpuid(leaf, subleaf).edx).toBe(1);
-        } else if (leaf !== 1) expect(a!.cpuid(leaf, subleaf)).toEqual(b!.cpuid(leaf, subleaf));
+          expect({ ...a.cpuid(leaf, subleaf), edx: 0 }).toEqual({ ...b.cpuid(leaf, subleaf), edx: 0 });
+          expect(b.cpuid(leaf, subleaf).edx).toBe(1);
+        } else if (leaf !== 1) expect(a.cpuid(leaf, subleaf)).toEqual(b.cpuid(leaf, subleaf));
       }
-    expect(b!.cpuid(1).ebx >>> 24).toBe(1);
+    expect(b.cpuid(1).ebx >>> 24).toBe(1);
   });
   it("takes any leaf and subleaf", () => {
     fc.assert(
@@ -200,11 +200,11 @@ describe("MSRs", () => {
   it("send inter-processor interrupts by the ICR", () => {
     const { processor } = createPlatform(3);
     const [a, b, c] = processor.lps;
-    ok(a!.wrmsr(0x830, (1n << 32n) | 0xf2n));
-    expect(b!.takeInterrupt()).toBe(0xf2);
-    expect(c!.takeInterrupt()).toBe(null);
-    ok(a!.wrmsr(0x830, (3n << 18n) | 0x400n));
-    expect([a!.takeNmi(), b!.takeNmi(), c!.takeNmi()]).toEqual([false, true, true]);
+    ok(a.wrmsr(0x830, (1n << 32n) | 0xf2n));
+    expect(b.takeInterrupt()).toBe(0xf2);
+    expect(c.takeInterrupt()).toBe(null);
+    ok(a.wrmsr(0x830, (3n << 18n) | 0x400n));
+    expect([a.takeNmi(), b.takeNmi(), c.takeNmi()]).toEqual([false, true, true]);
   });
 });
 

@@ -44,7 +44,7 @@ function naive(
   access: number,
   user: boolean,
 ): Naive {
-  const levels = mode.levels;
+  const levels: number = mode.levels;
   const p = (n: bigint, from: number, to: number): bigint =>
     (n >> BigInt(to)) & ((1n << BigInt(from - to + 1)) - 1n);
   let table = BigInt(mode.cr3) & 0xf_ffff_ffff_f000n;
@@ -125,7 +125,7 @@ describe("the paging walk", () => {
           for (const [table, index, value] of list) memory.entries.set(table * 4096 + index * 8, value);
           const mode: PagingMode = { ...newPagingMode(), ...bits, levels, cr3: 4096 };
           let la = 0n;
-          for (let i = 0; i < levels; i++) la = (la << 9n) | indices[i]!;
+          for (let i = 0; i < levels; i++) la = (la << 9n) | indices[i];
           la = (la << 12n) | BigInt(offset);
           const expected = naive(new Map(memory.entries), mode, la, access, bits.user);
           const walker = new PagingWalker(memory);

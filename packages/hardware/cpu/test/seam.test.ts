@@ -179,7 +179,7 @@ describe("SEAMCALL", () => {
     p.lp.regs.setGpr(Gpr.RAX, 0n);
     p.lp.regs.setGpr(Gpr.RCX, 0n);
     expect(p.lp.seamcall()).toEqual({ kind: "ok", cf: true });
-    expect(p.processor.lps[1]!.seamcall()).toEqual({ kind: "ok", cf: false });
+    expect(p.processor.lps[1].seamcall()).toEqual({ kind: "ok", cf: false });
     expect(p.events.some((event) => event.type === "MC" && event.hpa === TD_RAM)).toBe(true);
     expect(p.lp.rdmsr(0x406)).toEqual({ kind: "ok", value: BigInt(TD_RAM) });
   });
@@ -231,7 +231,7 @@ describe("reports", () => {
     expect(p.lp.everifyreport2(reportMacStruct)).toBe(0);
     for (const at of [0, 16, 32, 80, 128, 224, 255]) {
       const forged = reportMacStruct.slice();
-      forged[at]! ^= 1;
+      forged[at] ^= 1;
       expect(p.lp.everifyreport2(forged)).not.toBe(0);
     }
     expect(p.lp.everifyreport2(new Uint8Array(10))).toBe(SeamOpsStatus.INPUT_ERROR);
