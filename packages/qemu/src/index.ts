@@ -1,6 +1,13 @@
 /** @swtdx/qemu: the machine: TDVF loading, CPUID model, ACPI, devices, quote requests. */
 export { FirmwareError, IoctlError, MachineError, OptionError } from "./errors.js";
-export { Machine, type MachineOptions, MAX_VCPUS, type RunOptions } from "./machine.js";
+export {
+  Machine,
+  type MachineEvent,
+  type MachineOptions,
+  type MachineState,
+  MAX_VCPUS,
+  type RunOptions,
+} from "./machine.js";
 export { measureStatic, type StaticMeasurement } from "./measure.js";
 export type { Mapping, Syscalls } from "./accel/syscalls.js";
 export type { Outcome } from "./accel/vcpu-loop.js";
@@ -27,3 +34,4 @@ export type { LaunchPages } from "./target/tdx-launch.js";
 export { type QuoteGenerationService } from "./target/quote-generation.js";
 export { type BlockBackend, MemoryDrive } from "./hw/virtio/virtio-blk.js";
 export { type TrustDomain, type TrustDomainOptions } from "./target/trust-domain.js";
+export { QmpSession } from "./qmp/qmp.js";

@@ -62,6 +62,15 @@ const MEMORY_DEFAULT = 512 * 2 ** 20;
 const ISA_BIOS_SIZE = 128 * 1024;
 const RTC_START_DEFAULT = Date.UTC(2026, 0, 1) / 1000;
 
+/** Run states that a machine can be in, as QMP names them. */
+export type MachineState = "prelaunch" | "running" | "paused" | "shutdown" | "guest-panicked";
+
+/** What happens to a machine, as QMP's events name and describe it. */
+export interface MachineEvent {
+  readonly name: "STOP" | "RESUME" | "POWERDOWN" | "SHUTDOWN" | "RESET" | "GUEST_PANICKED";
+  readonly data?: object;
+}
+
 export class Machine {
   /** What it has as a TD; null for an ordinary VM. */
   readonly td: TrustDomain | null;
@@ -71,8 +80,15 @@ export class Machine {
   readonly #trace: Trace;
   readonly #serial: ByteSink;
   readonly #debugcon: ByteSink;
+  readonly vcpus: number;
+  /** RAM in bytes. */
+  readonly memoryBytes: number;
   #outcome: Outcome | null = null;
   #closed = false;
+  #started = false;
+  readonly #listeners = new Set<(event: MachineEvent) => void>();
+  /** Resolves when a paused machine goes on. */
+  #paused: { promise: Promise<void>; resume: () => void } | null = null;
 
   /** Builds the machine and launches its TD. @throws FirmwareError | OptionError | MachineError | IoctlError */
   constructor(options: MachineOptions) {
@@ -82,7 +98,9 @@ export class Machine {
     const cpu = parseCpuOption(options.cpu ?? "host");
     const biosName = options.biosName ?? "bios";
     checkImageSize(options.bios, biosName);
-    const map = layoutMemory(options.memoryBytes ?? MEMORY_DEFAULT, options.bios.length);
+    this.vcpus = smp;
+    this.memoryBytes = options.memoryBytes ?? MEMORY_DEFAULT;
+    const map = layoutMemory(this.memoryBytes, options.bios.length);
     const td = (this.td = options.plain ? null : new TrustDomain(options, options.bios, biosName, map));
     this.#trace = options.trace ?? new Trace();
     this.#serial = new ByteSink(options.serial);
@@ -144,7 +162,7 @@ export class Machine {
         return machine.#outcome;
       },
       set outcome(outcome: Outcome | null) {
-        machine.#outcome = outcome;
+        if (outcome !== null) machine.#end(outcome);
       },
     };
   }
@@ -152,7 +170,20 @@ export class Machine {
   #end(outcome: Outcome): void {
     if (this.#trace.on)
       this.#trace.emit({ type: "DEVICE", device: "machine", what: `${outcome.exit}: ${outcome.reason}` });
-    this.#outcome ??= outcome;
+    if (this.#outcome !== null) return;
+    this.#outcome = outcome;
+    const { exit, reason } = outcome;
+    if (exit === "fatal") this.#emit({ name: "GUEST_PANICKED", data: { action: "pause", info: { reason } } });
+    else if (exit === "reset") this.#emit({ name: "RESET", data: { guest: true, reason: "guest-reset" } });
+    else
+      this.#emit({
+        name: "SHUTDOWN",
+        data: {
+          guest: exit === "poweroff",
+          reason: exit === "poweroff" ? "guest-shutdown" : "host-qmp-quit",
+        },
+      });
+    this.resume();
   }
 
   /** Exits so far by name. */
@@ -172,7 +203,51 @@ export class Machine {
 
   /** Ends the run after the current slice. */
   stop(reason = "stopped"): void {
-    this.#outcome ??= { exit: "timeout", reason };
+    this.#end({ exit: "timeout", reason });
+  }
+
+  /** Resets the machine, which for a TD means that its run ends. */
+  reset(how: string): void {
+    this.#end({ exit: "reset", reason: how });
+  }
+
+  /** Presses the power button: the guest gets an ACPI event. */
+  powerButton(): void {
+    this.#emit({ name: "POWERDOWN" });
+    this.board.pm.pressPowerButton();
+  }
+
+  /** No vCPU runs from the end of the current slice until `resume`. */
+  pause(): void {
+    if (this.#paused !== null) return;
+    let resume = () => {};
+    const promise = new Promise<void>((resolve) => (resume = resolve));
+    this.#paused = { promise, resume };
+    this.#emit({ name: "STOP" });
+  }
+
+  resume(): void {
+    const paused = this.#paused;
+    if (paused === null) return;
+    this.#paused = null;
+    this.#emit({ name: "RESUME" });
+    paused.resume();
+  }
+
+  get state(): MachineState {
+    if (this.#outcome !== null) return this.#outcome.exit === "fatal" ? "guest-panicked" : "shutdown";
+    if (this.#paused !== null) return "paused";
+    return this.#started ? "running" : "prelaunch";
+  }
+
+  /** @returns a function that ends the subscription. */
+  onEvent(listener: (event: MachineEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #emit(event: MachineEvent): void {
+    for (const listener of this.#listeners) listener(event);
   }
 
   /**
@@ -185,8 +260,14 @@ export class Machine {
       seconds === undefined
         ? undefined
         : setTimeout(() => this.stop(`${seconds} s of wall time`), seconds * 1000);
+    this.#started = true;
     try {
       while (this.#outcome === null) {
+        if (this.#paused !== null) {
+          this.#flush();
+          await this.#paused.promise;
+          continue;
+        }
         this.#round();
         const pending = this.td?.settled();
         if (pending) await pending;

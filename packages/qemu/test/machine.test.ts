@@ -1,7 +1,9 @@
 import { Errno, FW_CFG, KvmExit, KvmTdxCmdId, Trace } from "@swtdx/abi";
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FirmwareError, MachineError, OptionError } from "../src/errors.js";
 import { Machine, type MachineOptions } from "../src/machine.js";
+import { MemoryDrive } from "../src/hw/virtio/virtio-blk.js";
 import { measureStatic } from "../src/measure.js";
 import { encodeQuoteRequest } from "../src/target/quote-generation.js";
 import { staticMrtd } from "./oracle/static-mrtd.js";
@@ -303,6 +305,55 @@ describe("running", () => {
     await machine.run();
     expect(kvm.msis.length).toBeGreaterThanOrEqual(1);
     expect(kvm.msis[0]).toMatchObject({ address_lo: 0xfee00000, data: 0x30 });
+  });
+});
+
+describe("a hostile guest", () => {
+  it("makes no device throw, hang, or answer with more bits than were asked for", () => {
+    const kvm = new FakeKvm();
+    const machine = build(kvm, {
+      drives: [new MemoryDrive(new Uint8Array(4096))],
+      random: (bytes) => new Uint8Array(bytes),
+    });
+    const { ports, mmio } = machine.board;
+    const known = [
+      0x20, 0x40, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0x92, 0x3f8, 0x402, 0x510, 0x511, 0x514, 0x518,
+      0x600, 0x608, 0xcf8, 0xcf9, 0xcfc,
+    ];
+    const port = fc.oneof(
+      fc.tuple(fc.constantFrom(...known), fc.nat(7)).map(([base, more]) => base + more),
+      fc.nat(0xffff),
+    );
+    const address = fc.oneof(
+      fc.nat(0x100).map((offset) => 0xfec00000 + offset),
+      fc.nat(0xfffffff).map((offset) => 0xe0000000 + offset),
+      fc.nat(0xffffffff),
+    );
+    const value = fc.oneof(
+      fc.nat(0xff),
+      fc.nat(0xffffffff),
+      fc.constantFrom(0xe0000001, 0x8000f844, 0x80000060),
+    );
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.nat(3), port, address, fc.constantFrom(1, 2, 4), value), { maxLength: 60 }),
+        fc.nat(1e9),
+        (ops, ns) => {
+          for (const [kind, portNumber, gpa, size, data] of ops) {
+            if (kind === 0) ports.write(portNumber, size, data);
+            else if (kind === 1) mmio.write(gpa, size, data);
+            else {
+              const got = kind === 2 ? ports.read(portNumber, size) : mmio.read(gpa, size);
+              expect(got).toBeGreaterThanOrEqual(0);
+              expect(got).toBeLessThan(2 ** (8 * size));
+            }
+          }
+          kvm.virtual += ns;
+          machine.board.timers.run();
+        },
+      ),
+      { numRuns: 500 },
+    );
   });
 });
 

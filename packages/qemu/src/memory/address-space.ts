@@ -44,13 +44,13 @@ export class AddressSpace {
   read(address: number, size: number): number {
     const mapping = this.#find(address);
     if (mapping !== null && size <= mapping.region.maxAccess && address + size <= mapping.end)
-      return mapping.region.read(address - mapping.base, size) >>> 0;
+      return truncate(mapping.region.read(address - mapping.base, size), size);
     let value = 0;
     for (let done = 0; done < size;) {
       const here = this.#find(address + done);
       const part = here === null ? 1 : this.#part(here, address + done, size - done);
       const bits = here === null ? 0xff : here.region.read(address + done - here.base, part);
-      value |= (part === 4 ? bits : bits & ((1 << (part * 8)) - 1)) << (done * 8);
+      value |= truncate(bits, part) << (done * 8);
       done += part;
     }
     return value >>> 0;
@@ -61,12 +61,7 @@ export class AddressSpace {
     for (let done = 0; done < size;) {
       const here = this.#find(address + done);
       const part = here === null ? 1 : this.#part(here, address + done, size - done);
-      const bits = value >>> (done * 8);
-      here?.region.write(
-        address + done - here.base,
-        part,
-        part === 4 ? bits : bits & ((1 << (part * 8)) - 1),
-      );
+      here?.region.write(address + done - here.base, part, truncate(value >>> (done * 8), part));
       done += part;
     }
   }
@@ -90,5 +85,8 @@ export class AddressSpace {
     return null;
   }
 }
+
+const truncate = (value: number, size: number): number =>
+  size === 4 ? value >>> 0 : value & ((1 << (size * 8)) - 1);
 
 const overlap = (a: Mapping, b: Mapping): boolean => a.base < b.end && b.base < a.end;
