@@ -150,16 +150,18 @@ export class FakeKvm implements Syscalls {
   }
   mmap(length: number): Mapping {
     const address = (this.#nextAddress += 2 ** 32);
-    // Sparse enough for a test: only the first 32 MiB are backed.
-    const bytes = new Uint8Array(Math.min(length, 32 * 2 ** 20));
+    // Lazily, and only the first 32 MiB: a test touches no more.
+    let backing: Uint8Array | undefined;
     const discarded: [number, number][] = [];
     const mapping = {
       address,
       length,
-      bytes,
+      get bytes(): Uint8Array {
+        return (backing ??= new Uint8Array(Math.min(length, 32 * 2 ** 20)));
+      },
       discarded,
-      read: (offset: number, size: number) => bytes.slice(offset, offset + size),
-      write: (offset: number, data: Uint8Array) => bytes.set(data, offset),
+      read: (offset: number, size: number) => mapping.bytes.slice(offset, offset + size),
+      write: (offset: number, data: Uint8Array) => mapping.bytes.set(data, offset),
       discard: (offset: number, size: number) => void discarded.push([offset, size]),
     };
     this.mappings.set(address, mapping);
