@@ -413,7 +413,7 @@ export class VpEnterRun {
       globalHkid: GLOBAL_HKID as KeyId,
       keyIdShift: KEY_SHIFT,
       pamtOwner: (_lp: SeamContext, entry: Hpa) => pamtOwner(ctx, entry, GLOBAL_HKID as KeyId),
-    });
+    } as unknown as SeamCall["module"]);
     call.leaf = 0;
     const status = tdhVpEnter(call, this.host);
     call.release();
