@@ -361,8 +361,8 @@ export class X86Core implements CodeUser {
     this.updateMode();
   }
   private clearJumps(): void {
-    this.u8.fill(0, this.jumps, this.jumps + JUMP_ENTRIES * JUMP_ENTRY_SIZE);
-    for (let i = 0; i < JUMP_ENTRIES; i++) this.i32[(this.jumps + i * JUMP_ENTRY_SIZE + JUMP.KEY) >> 2] = -1;
+    // A key of all ones matches no mode.
+    this.u8.fill(0xff, this.jumps, this.jumps + JUMP_ENTRIES * JUMP_ENTRY_SIZE);
   }
   dropCode(frame: number, offset: number, length: number): void {
     this.cache.drop(frame, offset, length);

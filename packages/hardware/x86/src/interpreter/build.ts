@@ -131,7 +131,9 @@ export function buildInterpreter(options: BuildOptions): Built {
       for (let size = 0; size < 3; size++) {
         for (let memory = 0; memory < 2; memory++) {
           const key = fullKey(form, 16 << size, memory === 1);
-          form.handlers[size * 2 + memory] = usesMmx(form) ? undefinedHandler : (numbers.get(key) ?? undefinedHandler);
+          form.handlers[size * 2 + memory] = usesMmx(form)
+            ? undefinedHandler
+            : (numbers.get(key) ?? undefinedHandler);
         }
       }
     }

@@ -99,7 +99,11 @@ const horizontal = (bytes: number, code: number): Emitter =>
   binary((a, b) => op(code, gather(bytes, 0, a, b), gather(bytes, 1, a, b)));
 /** Bytes `at`, `at`+1 of each 32-bit lane of two vectors. */
 const halves = (low: V, high: V, at: number): V =>
-  shuffle(low, high, Array.from({ length: 16 }, (_, i) => (i >> 1) * 4 + at + (i & 1)));
+  shuffle(
+    low,
+    high,
+    Array.from({ length: 16 }, (_, i) => (i >> 1) * 4 + at + (i & 1)),
+  );
 const highProduct = (low: number, high: number): Emitter =>
   binary((a, b) => halves(op(low, a, b), op(high, a, b), 2));
 const sign = (negate: number, shift: number, equal: number, bits: number): Emitter =>
@@ -158,11 +162,19 @@ function dwordIndexes(c: Context, control: V): V {
 function wordIndexes(control: V, high: boolean): V {
   let v: V = IOTA;
   for (let k = 0; k < 2; k++) {
-    const field = (n: number) => control.shr_u(2 * n).and(3).mul(0x0202);
+    const field = (n: number) =>
+      control
+        .shr_u(2 * n)
+        .and(3)
+        .mul(0x0202);
     const base = high ? 0x0908 : 0x0100;
     const pair = field(2 * k)
       .add(base)
-      .or(field(2 * k + 1).add(base).shl(16));
+      .or(
+        field(2 * k + 1)
+          .add(base)
+          .shl(16),
+      );
     v = replace32(v, (high ? 2 : 0) + k, pair);
   }
   return v;
@@ -262,7 +274,14 @@ const movq: Emitter = (c) => {
 /** Address of a lane of a register operand. */
 function laneAddress(c: Context, i: number, bytes: number): { address: V; offset: number } {
   const { address, offset } = c.operand(i);
-  return { address: address.add(imm(c).and(16 / bytes - 1).mul(bytes)), offset };
+  return {
+    address: address.add(
+      imm(c)
+        .and(16 / bytes - 1)
+        .mul(bytes),
+    ),
+    offset,
+  };
 }
 const insert =
   (bits: 8 | 16 | 0): Emitter =>
@@ -416,7 +435,11 @@ export const vectorInteger: Semantics = {
   pshufhw: withImmediate((_a, b, control) => swizzle(b, wordIndexes(control, true))),
   shufps: withImmediate((a, b, control, c) => {
     const indexes = dwordIndexes(c, control);
-    return shuffle(swizzle(a, indexes), swizzle(b, indexes), [0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31]);
+    return shuffle(
+      swizzle(a, indexes),
+      swizzle(b, indexes),
+      [0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31],
+    );
   }),
   shufpd: withImmediate((a, b, control) => {
     const low = select(control.and(1), lane64(a, 1), lane64(a, 0));

@@ -5,6 +5,8 @@ import { controlOperations } from "./control.js";
 import { farOperations } from "./far.js";
 import { legacy } from "./legacy.js";
 import { portOperations } from "./ports.js";
+import { stateOperations } from "./state.js";
+import { vectorOperations } from "./vector.js";
 import { syscallOperations } from "./syscalls.js";
 
 /**
@@ -19,6 +21,8 @@ export const operations: Record<string, Operation> = {
   ...farOperations,
   ...syscallOperations,
   ...portOperations,
+  ...vectorOperations,
+  ...stateOperations,
   undefined: (core) => core.raise(Vector.UD),
   tooLong: (core) => core.raise(Vector.GP, 0),
   ud0: (core) => core.raise(Vector.UD),
