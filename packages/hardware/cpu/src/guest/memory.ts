@@ -107,8 +107,11 @@ export abstract class GuestMemory implements TableMemory {
     const vpid = this.vpid;
     const ep4ta = this.eptRoot ? this.phys.join(this.eptRoot.base, this.eptRoot.keyId) : -1;
     const shared = this.sharedRoot ? this.phys.join(this.sharedRoot.base, this.sharedRoot.keyId) : -1;
-    this.#context = this.tlb.context(vpid, pcid, ep4ta, shared);
-    this.#globalContext = this.tlb.context(vpid, -1, ep4ta, shared);
+    const { vpid: oldVpid, pcid: oldPcid, ep4ta: oldEp4ta, sharedEp4ta } = this.#context;
+    if (vpid !== oldVpid || pcid !== oldPcid || ep4ta !== oldEp4ta || shared !== sharedEp4ta) {
+      this.#context = this.tlb.context(vpid, pcid, ep4ta, shared);
+      this.#globalContext = this.tlb.context(vpid, -1, ep4ta, shared);
+    }
     this.flushed(-1, -1);
   }
   /** VPID of the guest, 0 without VPIDs. */

@@ -2,7 +2,6 @@
  * The checks of VM entry on the VMCS: controls and host state (VMfailValid 7 and 8), guest state (exit 33).
  * Intel SDM vol. 3C sections 27.2 and 27.3. Each check is a row: what it is, and whether it holds.
  */
-import { isCanonical } from "../msr/msr-file.js";
 import type { PhysicalMemory } from "../memory/physical.js";
 import {
   ALLOWED,
@@ -163,15 +162,14 @@ export const CONTROL_CHECKS: readonly Check[] = [
       msrArea(c, VMCS.VM_EXIT_MSR_LOAD_COUNT, VMCS.VM_EXIT_MSR_LOAD_ADDR) &&
       msrArea(c, VMCS.VM_ENTRY_MSR_LOAD_COUNT, VMCS.VM_ENTRY_MSR_LOAD_ADDR),
   },
-  { what: "event injection", holds: injectionValid },
   {
     what: "SMM controls",
     holds: (c) => (c.entry & (ENTRY.ENTRY_TO_SMM | ENTRY.DEACTIVATE_DUAL_MONITOR)) === 0,
   },
 ];
 
-/** VM-entry interruption information, SDM section 27.2.1.3. */
-function injectionValid(c: CheckContext): boolean {
+/** VM-entry interruption information, SDM section 27.2.1.3. Checked at every entry: it changes with each. */
+export function injectionValid(c: CheckContext): boolean {
   const info = c.v.lo(VMCS.VM_ENTRY_INTR_INFO_FIELD);
   if (info >>> 31 === 0) return true;
   const type = (info >>> 8) & 7;
@@ -191,26 +189,37 @@ function injectionValid(c: CheckContext): boolean {
   return true;
 }
 
-const canonical = (c: CheckContext, field: number): boolean => isCanonical(c.v.get(field), 57);
-const cr0Valid = (value: bigint, unrestricted: boolean): boolean => {
-  const fixed0 = unrestricted ? CR0_FIXED0 & 0x7ffffffe : CR0_FIXED0;
-  return (value & BigInt(fixed0 >>> 0)) === BigInt(fixed0 >>> 0) && (value & ~BigInt(CR0_FIXED1)) === 0n;
+/** Canonical for 57-bit linear addresses: bits 63:56 equal. */
+const canonical = (c: CheckContext, field: number): boolean => {
+  const top = c.v.hi(field) >> 24;
+  return top === 0 || top === -1;
 };
-const cr4Valid = (value: bigint): boolean =>
-  (value & BigInt(CR4_FIXED0)) === BigInt(CR4_FIXED0) && (value & ~BigInt(CR4_FIXED1)) === 0n;
-const patValid = (value: bigint): boolean => {
-  for (let i = 0n; i < 64n; i += 8n) {
-    const type = (value >> i) & 0xffn;
-    if (type > 7n || type === 2n || type === 3n) return false;
+const cr0Valid = (c: CheckContext, field: number, unrestricted: boolean): boolean => {
+  const fixed0 = unrestricted ? CR0_FIXED0 & 0x7ffffffe : CR0_FIXED0;
+  const low = c.v.lo(field);
+  return (fixed0 & ~low) === 0 && (low & ~CR0_FIXED1) === 0 && c.v.hi(field) === 0;
+};
+const cr4Valid = (c: CheckContext, field: number): boolean => {
+  const low = c.v.lo(field);
+  return (CR4_FIXED0 & ~low) === 0 && (low & ~CR4_FIXED1) === 0 && c.v.hi(field) === 0;
+};
+/** CR3 has no bits beyond MAXPHYADDR. */
+const cr3Valid = (c: CheckContext, field: number): boolean => c.v.hi(field) >>> 20 === 0;
+const patHalfValid = (half: number): boolean => {
+  for (let i = 0; i < 32; i += 8) {
+    const type = (half >>> i) & 0xff;
+    if (type > 7 || type === 2 || type === 3) return false;
   }
   return true;
 };
+const patValid = (c: CheckContext, field: number): boolean =>
+  patHalfValid(c.v.lo(field)) && patHalfValid(c.v.hi(field));
 const EFER_RESERVED = ~0xd01n;
 
 export const HOST_CHECKS: readonly Check[] = [
-  { what: "host CR0", holds: (c) => cr0Valid(c.v.get(VMCS.HOST_CR0), false) },
-  { what: "host CR4", holds: (c) => cr4Valid(c.v.get(VMCS.HOST_CR4)) },
-  { what: "host CR3", holds: (c) => c.v.get(VMCS.HOST_CR3) >> 52n === 0n },
+  { what: "host CR0", holds: (c) => cr0Valid(c, VMCS.HOST_CR0, false) },
+  { what: "host CR4", holds: (c) => cr4Valid(c, VMCS.HOST_CR4) },
+  { what: "host CR3", holds: (c) => cr3Valid(c, VMCS.HOST_CR3) },
   {
     what: "host canonical bases",
     holds: (c) =>
@@ -225,7 +234,7 @@ export const HOST_CHECKS: readonly Check[] = [
         VMCS.HOST_RIP,
       ].every((field) => canonical(c, field)),
   },
-  { what: "host PAT", holds: (c) => (c.exit & EXIT.LOAD_PAT) === 0 || patValid(c.v.get(VMCS.HOST_IA32_PAT)) },
+  { what: "host PAT", holds: (c) => (c.exit & EXIT.LOAD_PAT) === 0 || patValid(c, VMCS.HOST_IA32_PAT) },
   {
     what: "host EFER",
     holds: (c) => {
@@ -268,10 +277,10 @@ const granularityMatches = (rights: number, size: number): boolean =>
 export const GUEST_CHECKS: readonly Check[] = [
   {
     what: "guest CR0",
-    holds: (c) => cr0Valid(c.v.get(VMCS.GUEST_CR0), (c.proc2 & PROC2.UNRESTRICTED_GUEST) !== 0),
+    holds: (c) => cr0Valid(c, VMCS.GUEST_CR0, (c.proc2 & PROC2.UNRESTRICTED_GUEST) !== 0),
   },
   { what: "guest CR0.PG needs PE", holds: (c) => (c.v.lo(VMCS.GUEST_CR0) & 0x80000001) >>> 0 !== 0x80000000 },
-  { what: "guest CR4", holds: (c) => cr4Valid(c.v.get(VMCS.GUEST_CR4)) },
+  { what: "guest CR4", holds: (c) => cr4Valid(c, VMCS.GUEST_CR4) },
   {
     what: "guest CET needs write protection",
     holds: (c) => (c.v.lo(VMCS.GUEST_CR4) & 0x800000) === 0 || (c.v.lo(VMCS.GUEST_CR0) & 0x10000) !== 0,
@@ -280,7 +289,9 @@ export const GUEST_CHECKS: readonly Check[] = [
     what: "guest debug controls",
     holds: (c) =>
       (c.entry & ENTRY.LOAD_DEBUG_CONTROLS) === 0 ||
-      ((c.v.get(VMCS.GUEST_IA32_DEBUGCTL) & ~0xffc7n) === 0n && c.v.hi(VMCS.GUEST_DR7) === 0),
+      ((c.v.lo(VMCS.GUEST_IA32_DEBUGCTL) & ~0xffc7) === 0 &&
+        c.v.hi(VMCS.GUEST_IA32_DEBUGCTL) === 0 &&
+        c.v.hi(VMCS.GUEST_DR7) === 0),
   },
   {
     what: "IA-32e mode guest needs paging with PAE",
@@ -292,23 +303,24 @@ export const GUEST_CHECKS: readonly Check[] = [
     what: "PCID needs IA-32e mode",
     holds: (c) => (c.entry & ENTRY.IA32E_MODE_GUEST) !== 0 || (c.v.lo(VMCS.GUEST_CR4) & 0x20000) === 0,
   },
-  { what: "guest CR3", holds: (c) => c.v.get(VMCS.GUEST_CR3) >> 52n === 0n },
+  { what: "guest CR3", holds: (c) => cr3Valid(c, VMCS.GUEST_CR3) },
   {
     what: "guest SYSENTER addresses",
     holds: (c) => canonical(c, VMCS.GUEST_SYSENTER_ESP) && canonical(c, VMCS.GUEST_SYSENTER_EIP),
   },
   {
     what: "guest PAT",
-    holds: (c) => (c.entry & ENTRY.LOAD_PAT) === 0 || patValid(c.v.get(VMCS.GUEST_IA32_PAT)),
+    holds: (c) => (c.entry & ENTRY.LOAD_PAT) === 0 || patValid(c, VMCS.GUEST_IA32_PAT),
   },
   {
     what: "guest EFER",
     holds: (c) => {
       if ((c.entry & ENTRY.LOAD_EFER) === 0) return true;
-      const efer = c.v.get(VMCS.GUEST_IA32_EFER);
+      const efer = c.v.lo(VMCS.GUEST_IA32_EFER);
       const ia32e = (c.entry & ENTRY.IA32E_MODE_GUEST) !== 0;
-      if ((efer & EFER_RESERVED) !== 0n || ((efer & 0x400n) !== 0n) !== ia32e) return false;
-      return (c.v.lo(VMCS.GUEST_CR0) & 0x80000000) === 0 || ((efer & 0x100n) !== 0n) === ia32e;
+      if ((efer & ~0xd01) !== 0 || c.v.hi(VMCS.GUEST_IA32_EFER) !== 0) return false;
+      if (((efer & 0x400) !== 0) !== ia32e) return false;
+      return (c.v.lo(VMCS.GUEST_CR0) & 0x80000000) === 0 || ((efer & 0x100) !== 0) === ia32e;
     },
   },
   {
@@ -438,7 +450,9 @@ export const GUEST_CHECKS: readonly Check[] = [
   },
   {
     what: "guest pending debug exceptions",
-    holds: (c) => (c.v.get(VMCS.GUEST_PENDING_DBG_EXCEPTIONS) & ~0x1500fn) === 0n,
+    holds: (c) =>
+      (c.v.lo(VMCS.GUEST_PENDING_DBG_EXCEPTIONS) & ~0x1500f) === 0 &&
+      c.v.hi(VMCS.GUEST_PENDING_DBG_EXCEPTIONS) === 0,
   },
   {
     what: "VMCS link pointer",

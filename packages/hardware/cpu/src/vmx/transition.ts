@@ -8,7 +8,14 @@ import type { Guest } from "../guest/guest.js";
 import type { MsrFile } from "../msr/msr-file.js";
 import type { PhysicalMemory } from "../memory/physical.js";
 import { ENTRY, EXIT, PROC, PROC2, PROC3 } from "./controls.js";
-import { CONTROL_CHECKS, firstFailed, GUEST_CHECKS, HOST_CHECKS, type CheckContext } from "./entry-checks.js";
+import {
+  CONTROL_CHECKS,
+  firstFailed,
+  GUEST_CHECKS,
+  HOST_CHECKS,
+  injectionValid,
+  type CheckContext,
+} from "./entry-checks.js";
 import { VMCS } from "./fields.js";
 import type { Vmcs } from "./vmcs.js";
 import type { EptRoot } from "../memory/ept.js";
@@ -72,17 +79,22 @@ export const checkContext = (v: Vmcs, phys: PhysicalMemory, seam: boolean): Chec
 
 /** VM-instruction error 7 or 8, or 0. */
 export function checkControlsAndHost(c: CheckContext, failed: (what: string) => void): 0 | 7 | 8 {
-  let check = firstFailed(CONTROL_CHECKS, c);
-  if (check) {
-    failed(check.what);
-    return 7;
+  if (!c.v.checked) {
+    let check = firstFailed(CONTROL_CHECKS, c);
+    if (check) {
+      failed(check.what);
+      return 7;
+    }
+    check = firstFailed(HOST_CHECKS, c);
+    if (check) {
+      failed(check.what);
+      return 8;
+    }
+    c.v.checked = true;
   }
-  check = firstFailed(HOST_CHECKS, c);
-  if (check) {
-    failed(check.what);
-    return 8;
-  }
-  return 0;
+  if (injectionValid(c)) return 0;
+  failed("event injection");
+  return 7;
 }
 
 /** Checks guest state. @returns exit qualification of the failure, or -1 when it is valid */

@@ -6,18 +6,26 @@
  * VMCLEAR, and becoming not current, write it back under the KeyID it was loaded with.
  */
 import type { PhysicalMemory } from "../memory/physical.js";
-import { FIELD_COUNT, FIELD_INDEX, fieldWidth, FieldWidth } from "./fields.js";
+import { FIELD_COUNT, FIELD_INDEX, fieldType, fieldWidth, FieldWidth, VMCS } from "./fields.js";
 
 /** IA32_VMX_BASIC[30:0]. */
 export const VMCS_REVISION = 0x15;
 /** IA32_VMX_BASIC[44:32] in bytes. */
 export const VMCS_REGION_SIZE = 2048;
 const DATA_OFFSET = 16;
+/** The three VM-entry fields of event injection: checked at every entry. */
+const INJECTION_FIRST = VMCS.VM_ENTRY_INTR_INFO_FIELD;
+const INJECTION_LAST = VMCS.VM_ENTRY_INSTRUCTION_LEN;
 
 export class Vmcs {
   /** Field values as low and high halves, by index in the table. */
   readonly data = new Uint32Array(FIELD_COUNT * 2);
   launched = false;
+  /**
+   * Controls and host state passed the checks of VM entry and no VMWRITE changed one since: checking them again gives
+   * the same. (What the checks depend on besides, the KeyID partition, is locked by then.)
+   */
+  checked = false;
   readonly #bytes = new Uint8Array(VMCS_REGION_SIZE);
   readonly #view = new DataView(this.#bytes.buffer);
 
@@ -67,6 +75,9 @@ export class Vmcs {
   write(encoding: number, value: bigint): boolean {
     const index = fieldIndex(encoding);
     if (index < 0) return false;
+    const type = fieldType(encoding);
+    if ((type === 0 || type === 3) && (encoding < INJECTION_FIRST || encoding > INJECTION_LAST))
+      this.checked = false;
     const low = Number(value & 0xffffffffn);
     if ((encoding & 1) === 1) {
       this.data[index * 2 + 1] = low;
