@@ -22,6 +22,7 @@ import { print } from "../lib/serial.js";
 import { reportFatalError } from "../lib/tdx.js";
 import { installHandlers } from "../lib/ve.js";
 import { validateTdHob } from "../sec/hob.js";
+import { initChipset } from "./chipset.js";
 import { installAcpi } from "./acpi.js";
 import { initDma } from "./dma.js";
 import { allocate, initMemoryMap } from "./memory-map.js";
@@ -74,6 +75,7 @@ export const DxeMain: GuestProgram = function* () {
   yield* print(`swtdx TDVF: ${Math.round(total / 2 ** 20)} MiB of private memory\n`);
   if (!(yield* fwCfgPresent())) return yield* reportFatalError("No fw_cfg device");
   yield* initDma();
+  yield* initChipset();
   const rsdp = yield* installAcpi();
   if (rsdp < 0) return yield* reportFatalError("Not enough memory for ACPI tables");
   if ((yield* installSystemTable(rsdp)) < 0)
