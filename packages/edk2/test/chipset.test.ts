@@ -8,7 +8,7 @@ function run(reads: Record<number, number>): [string, number][] {
   const writes: [string, number][] = [];
   let address = 0;
   const program = initChipset();
-  for (let step = program.next(); !step.done; ) {
+  for (let step = program.next(); !step.done;) {
     const op: GuestOp = step.value;
     let result: number | undefined;
     if (op.op === "out" && op.port === 0xcf8) address = op.value;
