@@ -79,7 +79,8 @@ export function initTdVmcs(
   initControlRegisterMasks(lp, tdcs, platform.crFixed);
   lp.vmwrite(VMCS.TSC_MULTIPLIER, tdcs.get(TDCS.TSC_MULTIPLIER));
   lp.vmwrite(VMCS.TSC_OFFSET, tdcs.get(TDCS.TSC_OFFSET));
-  lp.vmwrite(VMCS.EPT_POINTER, tdcs.get(TDCS.EPTP));
+  // The walk's KeyID is the HKID field's; the address has none.
+  lp.vmwrite(VMCS.EPT_POINTER, BigInt.asUintN(platform.keyIdShift, tdcs.get(TDCS.EPTP)));
   lp.vmwrite(VMCS.VPID, BigInt(composeVpid(0, tdcs.tdr.hkid)));
 }
 

@@ -22,7 +22,8 @@ const EPTP_ADDRESS = 0x000f_ffff_ffff_f000n;
 /** Walks the Secure EPT to the entry of `level` or the last one there is. The entry object is reused by the next walk. */
 export function walkSecureEpt(vp: VpContext, gpa: number, level: number): SeptEntry {
   const eptp = vp.tdcs.get(TDCS.EPTP);
-  septWalk(vp.lp, Number(eptp & EPTP_ADDRESS), rootLevel(eptp), vp.hkid, gpa, level, septEntry);
+  const root = vp.tdcs.pa(TDCS.SEPT_ROOT.offset);
+  septWalk(vp.lp, root, rootLevel(eptp), vp.hkid, gpa, level, septEntry);
   return septEntry;
 }
 

@@ -259,7 +259,8 @@ export class TestTd {
     tdcs.set(TDCS.CONFIG_FLAGS, options.configFlags ?? 4n);
     tdcs.set(TDCS.TD_CTLS, options.tdCtls ?? 1n);
     tdcs.set(TDCS.TD_EPOCH, 1n);
-    tdcs.set(TDCS.EPTP, BigInt(tdcs.page(3)) | (3n << 3n) | 6n);
+    const rootKey = BigInt(TD_HKID) << BigInt(KEY_SHIFT);
+    tdcs.set(TDCS.EPTP, BigInt(tdcs.page(3)) | rootKey | (3n << 3n) | 6n);
     this.#fillTable(tdcs.page(3));
     tdcs.setBytes(
       TDCS.MSR_BITMAPS,
