@@ -1,7 +1,18 @@
 /** A small ordinary VM: VMX without SEAM, a TypeScript program with EPT. */
 import { guest, type GuestHandler } from "@swtdx/abi";
 import { describe, expect, it } from "vitest";
-import { ENTRY, ExitReason, Gpr, PIN, PROC, PROC2, REG, VMCS, VmxError } from "../src/index.js";
+import {
+  ENTRY,
+  ExitReason,
+  Gpr,
+  PIN,
+  PROC,
+  PROC2,
+  REG,
+  VMCS,
+  VmxError,
+  type GuestContext,
+} from "../src/index.js";
 import {
   createPlatform,
   enterVmx,
@@ -451,3 +462,40 @@ describe("a VM", () => {
     expect(p.lp.regs.get32(REG.CR4) & 0x2000).not.toBe(0);
   });
 });
+
+describe("an engine with a TLB of its own", () => {
+  it("gets frames with what may be done in them, and is told when they change", () => {
+    const p = vm(function* () {});
+    const log: unknown[] = [];
+    const changes: number[] = [];
+    const { guest: g } = p.lp as unknown as { guest: GuestContext };
+    g.onTlbFlush((page) => changes.push(page));
+    launchWith(p, (context) => {
+      log.push(context.translatePage(0x5123, 0, 0, false, false), context.pageReadable, context.pageWritable);
+      log.push(
+        context.translatePage(0x5123, 0, 2, false, false),
+        context.pageWritable,
+        context.pageFrame >= 0,
+      );
+      const line = Uint8Array.of(1, 2, 3);
+      new Uint8Array(context.buffer).set(line, context.pageFrame + 0x123);
+      context.invlpg(0x5000n, 3);
+    });
+    expect(log).toEqual([0, true, true, 0, true, true]);
+    expect(read64(p.lp, RAM + 0x5120) >> 24n).toBe(0x030201n);
+    expect(changes).toContain(5);
+  });
+});
+
+/** Launches with an engine that runs `script` once. */
+function launchWith(p: Platform, script: (g: GuestContext) => void): void {
+  write64(p.lp, RAM + 0x5000, 0n);
+  const run = p.engine.run.bind(p.engine);
+  p.engine.run = (g) => {
+    script(g);
+    p.engine.run = run;
+    g.vmcall(3);
+    return "exit";
+  };
+  expect(p.lp.vmlaunch().kind).toBe("exit");
+}

@@ -145,6 +145,7 @@ export abstract class GuestMemory implements TableMemory {
       index = this.#fill(glaLow, glaHigh, pageLow, pageHigh, access);
       if (index < 0) return -1;
     }
+    this.#lastIndex = index;
     let base: number;
     if (access === WRITE) {
       base = tlb.writeAt[index]!;
@@ -170,12 +171,59 @@ export abstract class GuestMemory implements TableMemory {
   #slowFrame = 0;
   #slowKey = 0;
 
+  /** Result of `translatePage`: arena offset of the frame, or -1: use `pageRead` and `pageWrite`. */
+  pageFrame = -1;
+  /** Loads (stores) with the same privilege may use the frame without asking again, until `onTlbFlush` says so. */
+  pageReadable = false;
+  pageWritable = false;
+  /** For engines with a TLB of their own: translates the page of an access made with the given privilege. */
+  translatePage(glaLow: number, glaHigh: number, access: number, user: boolean, implicit: boolean): Step {
+    const { cpl } = this;
+    this.cpl = user ? 3 : 0;
+    this.#implicit = implicit;
+    this.step = Step.DONE;
+    const at = this.translate(glaLow, glaHigh, access);
+    this.pageFrame = at < 0 ? -1 : at - (glaLow & 0xfff);
+    this.pageReadable = false;
+    this.pageWritable = false;
+    if (at >= 0) {
+      const index = this.#lastIndex;
+      this.pageReadable = this.#usable(index, 0);
+      this.pageWritable =
+        this.#usable(index, WRITE) &&
+        this.phys.frameForWrite(this.tlb.frame[index], this.tlb.keyId[index], false) === this.pageFrame;
+    }
+    this.cpl = cpl;
+    this.#implicit = false;
+    return this.step;
+  }
+  #lastIndex = 0;
+  /** Access within the page of the last `translatePage` that found no frame. Machine checks set `step`. */
+  pageRead(offset: number, target: Uint8Array): Step {
+    return this.#pageAccess(offset, target, false);
+  }
+  pageWrite(offset: number, source: Uint8Array): Step {
+    return this.#pageAccess(offset, source, true);
+  }
+  #pageAccess(offset: number, bytes: Uint8Array, write: boolean): Step {
+    const hpa = this.#slowFrame * 4096 + offset;
+    const status = write
+      ? this.phys.write(hpa, this.#slowKey, bytes, false)
+      : this.phys.read(hpa, this.#slowKey, bytes, false);
+    if (status === Phys.OK) return Step.DONE;
+    this.fail = MemFail.MACHINE_CHECK;
+    this.step = this.memoryFailed();
+    return this.step;
+  }
+
   #canonical(glaHigh: number): boolean {
     const top = this.mode.levels === 5 ? glaHigh >> 24 : glaHigh >> 15;
     return top === 0 || top === -1;
   }
+  /** The access is an implicit supervisor access: SMAP applies whatever EFLAGS.AC is. */
+  #implicit = false;
   #smapApplies(): boolean {
-    return (this.regs.get32(REG.RFLAGS) & 0x40000) === 0;
+    return this.#implicit || (this.regs.get32(REG.RFLAGS) & 0x40000) === 0;
   }
   #usable(index: number, access: number): boolean {
     const flags = this.tlb.flags[index];

@@ -52,6 +52,18 @@ export interface GuestContext {
    * usable frame, go through `load`/`store`).
    */
   translate(glaLow: number, glaHigh: number, access: number): number;
+  /**
+   * For an engine with a TLB of its own: translates the page of an access with the given privilege (`implicit`: a
+   * supervisor access of the processor itself). DONE: `pageFrame` is the frame's arena offset, or -1: each access
+   * goes through `pageRead` / `pageWrite`. Valid until `onTlbFlush`.
+   */
+  translatePage(glaLow: number, glaHigh: number, access: number, user: boolean, implicit: boolean): Step;
+  readonly pageFrame: number;
+  /** Loads, stores with the same privilege need not ask again. */
+  readonly pageReadable: boolean;
+  readonly pageWritable: boolean;
+  pageRead(offset: number, target: Uint8Array): Step;
+  pageWrite(offset: number, source: Uint8Array): Step;
   /** Outcome of the last `translate`, `load` or `store`. */
   step: Step;
   /** Reads `size` bytes (may cross a page) into the low/high result. */
