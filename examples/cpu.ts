@@ -8,7 +8,7 @@ const arena = new Arena({ residentBytes: 16 << 20 });
 const random = new SeededRandom(new Uint8Array(32));
 const memory = new MemoryController(arena, { dramBytes: 64 << 20, random });
 const processor = new Processor({ arena, memory, random });
-const lp = processor.lps[0]!;
+const lp = processor.lps[0];
 const pa = (value: number): HpaAndKeyId => value as HpaAndKeyId;
 const SEAM = 0x200_0000;
 const TD_KEY = keyId(33);
