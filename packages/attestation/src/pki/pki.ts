@@ -55,7 +55,7 @@ export interface PkiOptions {
 }
 
 /** SVNs of a platform with current firmware: microcode, SINIT, BIOS, …, SEAMLDR ACM, in TCB info's order. */
-export const DEFAULT_TCB_COMPONENTS: readonly number[] = [3, 3, 2, 2, 4, 1, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0];
+export const DEFAULT_TCB_COMPONENTS: readonly number[] = [3, 3, 2, 2, 3, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0];
 export const DEFAULT_PCE_SVN = 13;
 /** Reserved by RFC 2606, so nobody is ever asked for these lists by mistake. */
 export const DEFAULT_PCS_URL = "https://pcs.swtdx.invalid";

@@ -23,7 +23,7 @@ import type { Pki } from "../pki/pki.js";
 import type { QuotingEnclave } from "./quoting-enclave.js";
 
 export interface QgsOptions {
-  enclave: QuotingEnclave;
+  enclave: Pick<QuotingEnclave, "quote" | "qeId" | "isvSvn">;
   pki: Pki;
   /** The collateral to hand out; without it such requests are answered with an error. */
   collateral?: () => Collateral;

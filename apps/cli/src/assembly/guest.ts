@@ -1,0 +1,69 @@
+/**
+ * The TypeScript guests that `--guest` names, with firmware and boot loader: what runs when no firmware is given.
+ * At its end the guest sends its event log out by the debug port, framed, since nobody outside can read its memory.
+ */
+import { guest, type Guest, type GuestProgram } from "@swtdx/abi";
+import { buildFirmware, programs as firmwarePrograms } from "@swtdx/edk2";
+import { buildImage, GRUB_FILE_GUID, programs as grubPrograms } from "@swtdx/grub";
+import { createGuest, defaultInit, type Kernel } from "@swtdx/guest";
+import { UsageError } from "../errors.js";
+
+/** QEMU's debug console, to which firmware writes its log. */
+const DEBUG_PORT = 0x402;
+/** Starts the frame: eight bytes, then the length, 32-bit little-endian, then the log. */
+const FRAME = new TextEncoder().encode("\0CCEL\0\0\x01");
+
+function* sendEventLog(kernel: Kernel): Guest<void> {
+  const log = yield* kernel.eventLog();
+  if (!log) return;
+  const { length } = log;
+  const size = [length & 0xff, (length >> 8) & 0xff, (length >> 16) & 0xff, length >>> 24];
+  for (const byte of [...FRAME, ...size, ...log]) yield* guest.out(DEBUG_PORT, 1, byte);
+}
+
+const GUESTS: Readonly<Record<string, (kernel: Kernel) => Guest<void>>> = {
+  *default(kernel) {
+    yield* sendEventLog(kernel);
+    yield* defaultInit(kernel);
+  },
+};
+
+/** Firmware, kernel and the programs they name. */
+export interface GuestImages {
+  readonly firmware: Uint8Array;
+  readonly kernel: Uint8Array;
+  readonly programs: ReadonlyMap<string, GuestProgram>;
+}
+
+/** @throws UsageError when there is no such guest */
+export function guestImages(name = "default"): GuestImages {
+  const init = Object.hasOwn(GUESTS, name) ? GUESTS[name] : undefined;
+  if (!init) throw new UsageError(`--guest: "${name}" is not one of ${Object.keys(GUESTS).join(", ")}`);
+  const { image, programs } = createGuest({ name: `cli-${name}`, init });
+  return {
+    firmware: buildFirmware({ applications: [{ guid: GRUB_FILE_GUID, image: buildImage() }] }),
+    kernel: image,
+    programs: new Map([...firmwarePrograms, ...grubPrograms, ...programs]),
+  };
+}
+
+/** Takes the event log out of what comes through the debug port. */
+export class EventLogReceiver {
+  #bytes: number[] = [];
+
+  receive(bytes: Uint8Array): void {
+    for (const byte of bytes) this.#bytes.push(byte);
+  }
+
+  /** The log, once it has come whole; null before. */
+  get eventLog(): Uint8Array | null {
+    const all = Uint8Array.from(this.#bytes);
+    for (let at = 0; at + FRAME.length + 4 <= all.length; at++) {
+      if (!FRAME.every((byte, i) => all[at + i] === byte)) continue;
+      const start = at + FRAME.length + 4;
+      const length = new DataView(all.buffer).getUint32(start - 4, true);
+      return start + length <= all.length ? all.slice(start, start + length) : null;
+    }
+    return null;
+  }
+}

@@ -1,0 +1,37 @@
+/** `swtdx host`: powers a host on, loads the TDX module, prints its sysfs. */
+import { randomBytes } from "node:crypto";
+import { Trace } from "@swtdx/abi";
+import { SeededRandom } from "@swtdx/crypto";
+import { powerOn } from "../assembly/platform.js";
+import { toJson } from "../io/files.js";
+import { Progress } from "../io/progress.js";
+import { colors, out } from "../io/terminal.js";
+
+export interface HostOptions {
+  seed?: string;
+  json?: boolean;
+  quiet?: boolean;
+}
+
+const GUEST_MEMORY = 512 * 2 ** 20;
+
+export async function host(options: HostOptions): Promise<void> {
+  const progress = new Progress(options.quiet ?? false);
+  const trace = new Trace();
+  trace.subscribe((event) => {
+    if (event.type === "STAGE") progress.stage(`${event.layer}: ${event.what}`);
+  });
+  const seed = options.seed ?? randomBytes(16).toString("hex");
+  progress.stage("power on a host with TDX");
+  const platform = await powerOn({
+    random: new SeededRandom(new Uint8Array(Buffer.from(seed, "hex"))),
+    trace,
+    guestMemory: GUEST_MEMORY,
+    programs: new Map(),
+  });
+  progress.end();
+  const files = platform.sysfs();
+  if (options.json) return out(toJson(Object.fromEntries(files.map(({ path, value }) => [path, value])), 2));
+  const c = colors("stdout");
+  for (const { path, value } of files) out(`${c.dim(path)}  ${value}`);
+}
