@@ -116,8 +116,8 @@ export class HeldLocks {
   release(lp: SeamContext, count = 0): void {
     while (this.#count > count) {
       const i = --this.#count;
-      if (this.#hostPriority[i]) releaseSharexHp(lp, this.#pa[i]!, this.#key[i]!, this.#lock[i]!);
-      else releaseSharex(lp, this.#pa[i]!, this.#key[i]!, this.#lock[i]!);
+      if (this.#hostPriority[i]) releaseSharexHp(lp, this.#pa[i], this.#key[i], this.#lock[i]);
+      else releaseSharex(lp, this.#pa[i], this.#key[i], this.#lock[i]);
     }
   }
 }

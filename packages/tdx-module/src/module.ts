@@ -4,7 +4,7 @@
  *
  * Source: intel/tdx-module src/vmm_dispatcher/tdx_vmm_dispatcher.c, src/common/data_structures/tdx_global_data.h.
  */
-import { decodeLeaf, type Hpa, type KeyId, TDX_STATUS, Trace, withOperand } from "@swtdx/abi";
+import { decodeLeaf, type Hpa, type KeyId, TDX_STATUS, type Trace, withOperand } from "@swtdx/abi";
 import { Gpr, PconfigStatus, type SeamContext, type SeamFirmware, type SeamLoad } from "@swtdx/cpu";
 import { SeamCall } from "./call.js";
 import type { VpEnterHost } from "./entry/tdh-vp-enter.js";

@@ -152,7 +152,7 @@ function setMsrs(call: SeamCall, params: TdParams): bigint {
     { waitpkg: flag("waitpkg_supported"), xfd: flag("xfd_supported"), tsx: flag("tsx_supported") },
     (platform.perfCapabilities & (1n << 15n)) !== 0n,
   );
-  lp.write(tdcs.page(TdcsPage.MSR_BITMAPS) as Hpa, tdcs.keyId, buildMsrBitmaps(features));
+  lp.write(tdcs.page(TdcsPage.MSR_BITMAPS), tdcs.keyId, buildMsrBitmaps(features));
   const { pinbased, procbased, exit, entry } = platform.vmcsValues;
   const vmx = virtualVmxMsrs({
     attributes: params.ATTRIBUTES,

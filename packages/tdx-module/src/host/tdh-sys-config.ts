@@ -51,7 +51,7 @@ function availableAreas(tdmr: TdmrInfo): Range[] {
 function checkReservedAreas(tdmr: TdmrInfo, i: number): bigint {
   const areas = tdmr.RESERVED_AREAS;
   for (let j = 0; j < areas.length; j++) {
-    const { OFFSET, SIZE } = areas[j]!;
+    const { OFFSET, SIZE } = areas[j];
     if (SIZE === 0) {
       if ((areas[j + 1]?.SIZE ?? 0) !== 0) return info(TDX_STATUS.TDX_NON_ORDERED_RESERVED_IN_TDMR, i, j);
       continue;
@@ -66,43 +66,43 @@ function checkReservedAreas(tdmr: TdmrInfo, i: number): bigint {
 }
 
 function checkPamts(call: SeamCall, tdmrs: readonly TdmrInfo[], i: number): bigint {
-  const tdmr = tdmrs[i]!;
+  const tdmr = tdmrs[i];
   const own = pamts(tdmr);
   const limit = 2 ** call.module.keyIdShift;
   for (const level of LEVELS) {
-    const { base, size } = own[level]!;
+    const { base, size } = own[level];
     const needed = (tdmr.TDMR_SIZE / PAGE_SIZES[level]) * PAMT_ENTRY_SIZE;
     if (base % PAGE !== 0 || size % PAGE !== 0 || base + size > limit || size < needed)
       return info(TDX_STATUS.TDX_INVALID_PAMT, i, level);
   }
   for (let j = 0; j < i; j++)
     for (const level of [0, 1, 2])
-      if (pamts(tdmrs[j]!).some((other) => overlap(own[level]!, other)))
+      if (pamts(tdmrs[j]).some((other) => overlap(own[level], other)))
         return info(TDX_STATUS.TDX_PAMT_OVERLAP, i, level, j);
   for (const [a, b] of [
     [0, 1],
     [0, 2],
     [1, 2],
   ] as const)
-    if (overlap(own[a]!, own[b]!)) return info(TDX_STATUS.TDX_PAMT_OVERLAP, i, a, i);
+    if (overlap(own[a], own[b])) return info(TDX_STATUS.TDX_PAMT_OVERLAP, i, a, i);
   for (let j = 0; j <= i; j++) {
-    const others = availableAreas(tdmrs[j]!);
+    const others = availableAreas(tdmrs[j]);
     for (const level of [0, 1, 2])
-      if (others.some((area) => overlap(own[level]!, area)))
+      if (others.some((area) => overlap(own[level], area)))
         return info(TDX_STATUS.TDX_PAMT_OVERLAP, i, level, j);
     if (j === i) continue;
     const mine = availableAreas(tdmr);
     for (const level of [0, 1, 2])
-      if (mine.some((area) => overlap(pamts(tdmrs[j]!)[level]!, area)))
+      if (mine.some((area) => overlap(pamts(tdmrs[j])[level], area)))
         return info(TDX_STATUS.TDX_PAMT_OVERLAP, j, level, i);
   }
   for (const level of LEVELS)
-    if (!call.module.sysInfo.contains(own[level]!)) return info(TDX_STATUS.TDX_PAMT_OUTSIDE_CMRS, i, level);
+    if (!call.module.sysInfo.contains(own[level])) return info(TDX_STATUS.TDX_PAMT_OUTSIDE_CMRS, i, level);
   return TDX_STATUS.TDX_SUCCESS;
 }
 
 function checkTdmr(call: SeamCall, tdmrs: readonly TdmrInfo[], i: number): bigint {
-  const tdmr = tdmrs[i]!;
+  const tdmr = tdmrs[i];
   const previous = tdmrs[i - 1];
   if (previous && tdmr.TDMR_BASE < previous.TDMR_BASE + previous.TDMR_SIZE)
     return info(TDX_STATUS.TDX_NON_ORDERED_TDMR, i);

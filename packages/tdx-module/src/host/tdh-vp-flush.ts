@@ -22,7 +22,7 @@ export const tdhVpFlush: SeamcallHandler = (call) => {
   if (tdvps.get(TDVPS.ASSOC_LPID) !== lp.index) return TDX_STATUS.TDX_VCPU_NOT_ASSOCIATED;
 
   flushAllTdAsids(lp, tdcs);
-  lp.vmclear(tdVmcsAddress(tdvps, module.keyIdShift) as HpaAndKeyId);
+  lp.vmclear(tdVmcsAddress(tdvps, module.keyIdShift));
   tdvps.setAt(TDVPS.VM_LAUNCHED, 0, 0);
   tdvps.set(TDVPS.ASSOC_LPID, VCPU_NO_LP);
   tdcs.set(TDCS.NUM_ASSOC_VCPUS, tdcs.get(TDCS.NUM_ASSOC_VCPUS) - 1);

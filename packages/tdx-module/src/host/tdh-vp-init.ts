@@ -43,7 +43,7 @@ export const tdhVpInit: SeamcallHandler = (call, version) => {
   initTdvpsFields(tdvps, module.vmcsPlatform);
   associateVcpuInitial(lp, tdcs, tdvps);
   prepareTdVmcs(lp, tdvps, module.vmcsPlatform);
-  lp.vmptrld(tdVmcsAddress(tdvps, module.keyIdShift) as HpaAndKeyId);
+  lp.vmptrld(tdVmcsAddress(tdvps, module.keyIdShift));
   initTdVmcs(lp, tdcs, tdvps, module.vmcsPlatform);
   return TDX_STATUS.TDX_SUCCESS;
 };

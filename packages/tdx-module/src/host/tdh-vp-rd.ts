@@ -21,7 +21,7 @@ function enterContext(call: SeamCall, handle: bigint): TdvpsStructure | bigint {
   if (tdvps === null) return TDX_STATUS.TDX_TDCX_NUM_INCORRECT;
   const association = checkAndAssociateVcpu(call.lp, call.tdcs, tdvps, true);
   if (association.status !== TDX_STATUS.TDX_SUCCESS) return association.status;
-  call.lp.vmptrld(tdVmcsAddress(tdvps, call.module.keyIdShift) as HpaAndKeyId);
+  call.lp.vmptrld(tdVmcsAddress(tdvps, call.module.keyIdShift));
   return tdvps;
 }
 

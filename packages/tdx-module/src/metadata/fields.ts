@@ -53,7 +53,7 @@ const ROWS: Readonly<Record<number, readonly Row[]>> = {
 /** The element of this identifier, or null. Sizes and counts in the identifier do not matter. */
 export function findElement(context: MetadataContextCode, id: bigint): FoundElement | null {
   const key = metadataFieldKey(id);
-  const row = ROWS[context]!.find(({ first, count }) => key >= first && key < first + count);
+  const row = ROWS[context].find(({ first, count }) => key >= first && key < first + count);
   return row ? { name: row.name, field: row.field, index: key - row.first } : null;
 }
 
@@ -71,7 +71,7 @@ const elementId = (row: Row, index: number): bigint =>
 /** The next element's identifier that `access` may read; from "no field" the first. */
 export function nextFieldId(context: MetadataContextCode, id: bigint, access: ReadAccess): bigint {
   const key = isNullFieldId(id) ? -1 : metadataFieldKey(id);
-  for (const row of ROWS[context]!) {
+  for (const row of ROWS[context]) {
     if (row.first + row.count - 1 <= key || row.field[access] === 0n) continue;
     return elementId(row, Math.max(0, key + 1 - row.first));
   }

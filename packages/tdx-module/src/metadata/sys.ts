@@ -1,5 +1,5 @@
 /** Values of the module's own metadata fields (TDH.SYS.RD). Source: intel/tdx-module metadata_sys.c. */
-import { METADATA_CONTEXT, SYS_METADATA, TDX_1_5_PAGES, TDX_STATUS } from "@swtdx/abi";
+import { METADATA_CONTEXT, type SYS_METADATA, TDX_1_5_PAGES, TDX_STATUS } from "@swtdx/abi";
 import type { MetadataOutcome } from "../guest/metadata-access.js";
 import type { TdxModule } from "../module.js";
 import { PAMT_ENTRY_SIZE } from "../structures/pamt.js";
@@ -27,8 +27,8 @@ const pair = (low: number, high: number): bigint => (BigInt(high >>> 0) << 32n) 
 function cpuidConfigValue(index: number): bigint {
   const row = CPUID_CONFIGURABLE[index >> 1];
   if (!row) return 0n;
-  const bits = row.configDirect.map((word, i) => word | row.allowDirect[i]!);
-  return (index & 1) === 0 ? pair(bits[0]!, bits[1]!) : pair(bits[2]!, bits[3]!);
+  const bits = row.configDirect.map((word, i) => word | row.allowDirect[i]);
+  return (index & 1) === 0 ? pair(bits[0], bits[1]) : pair(bits[2], bits[3]);
 }
 function cpuidConfigLeaf(index: number): bigint {
   const row = CPUID_CONFIGURABLE[index];

@@ -35,7 +35,7 @@ function offsetOf({ name, field, index }: FoundElement): number {
   if (gpr >= 0) return TDVPS.GPR.offset + gpr * 8;
   const key = ALIASES[name] ?? name;
   if (!(key in TDVPS)) return -1;
-  return TDVPS[key as keyof typeof TDVPS].offset + index * field.elementSize;
+  return TDVPS[key].offset + index * field.elementSize;
 }
 
 const SIZE_FIELDS = (offset: number, size: number) => ({ offset, size }) as never;

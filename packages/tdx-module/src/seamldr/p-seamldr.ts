@@ -9,7 +9,7 @@ import {
   type Hpa,
   type KeyId,
   PSEAMLDR_STATUS,
-  SEAMEXTEND,
+  type SEAMEXTEND,
   SEAMLDR_INFO,
   SEAMLDR_LEAF,
   SEAMLDR_PARAMS,
