@@ -34,6 +34,7 @@ export interface LinuxHostOptions {
 }
 
 const VMX_BASIC = 0x480;
+const REAL_MODE_END = 0x10_0000;
 
 export class LinuxHost {
   readonly pages: PageAllocator;
@@ -50,11 +51,11 @@ export class LinuxHost {
   ) {
     this.trace = options.trace ?? new Trace();
     this.log = new KernelLog(options.onLog);
+    // The first megabyte is reserved at boot (reserve_real_mode()), so every page the allocator gives is TDX memory.
     this.pages = new PageAllocator(
-      layout.usable.map(({ start, end }: MemoryRange) => ({
-        start: start / PAGE_SIZE,
-        end: end / PAGE_SIZE,
-      })),
+      layout.usable
+        .filter(({ start }) => start >= REAL_MODE_END)
+        .map(({ start, end }: MemoryRange) => ({ start: start / PAGE_SIZE, end: end / PAGE_SIZE })),
     );
   }
 

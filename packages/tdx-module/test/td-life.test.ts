@@ -1,0 +1,214 @@
+/** The whole life of a TD by SEAMCALLs on a booted host, from TDH.MNG.CREATE to the last TDH.PHYMEM.PAGE.RECLAIM. */
+import { guest, PAGE_SIZE, TDX_STATUS, VP_METADATA, vmcsFieldId, type Guest, withOperand } from "@swtdx/abi";
+import { sha384 } from "@swtdx/crypto";
+import { describe, expect, test } from "vitest";
+import { PageType } from "../src/structures/pamt.js";
+import { NULL_PA, RESET_PAGE, resetPage, Td, tdParams, TdHost } from "./support/td-host.js";
+
+const VMCALL_EXIT = 77n;
+const EPT_VIOLATION_EXIT = 48n;
+const TABLES = 0x1_0000;
+/** Linear addresses from here on are shared memory. */
+const SHARED_WINDOW = 0x4000_0000n;
+const SHARED_BIT = 1n << 47n;
+/** Encodings of TD VMCS fields that the host writes. */
+const POSTED_INTR_NV = vmcsFieldId(0x0002);
+const POSTED_INTR_DESC_ADDR = vmcsFieldId(0x2016);
+const SHARED_EPTP = vmcsFieldId(0x203c);
+
+/** From the reset state to 64-bit mode: 1 GiB pages at PDPTE 0 (private), 1 (shared) and 3 (firmware). */
+function* enter64(): Guest<void> {
+  const pdpt = BigInt(TABLES + PAGE_SIZE);
+  const table = new Uint8Array(2 * PAGE_SIZE);
+  const view = new DataView(table.buffer);
+  view.setBigUint64(0, pdpt | 3n, true);
+  view.setBigUint64(PAGE_SIZE, 0x83n, true);
+  view.setBigUint64(PAGE_SIZE + 8, SHARED_BIT | 0x83n, true);
+  view.setBigUint64(PAGE_SIZE + 24, 0xc000_0083n, true);
+  yield* guest.storeBytes(BigInt(TABLES), table);
+  yield* guest.writeCr(4, (yield* guest.readCr(4)) | 0x20n);
+  yield* guest.writeCr(3, BigInt(TABLES));
+  yield* guest.writeCr(0, (yield* guest.readCr(0)) | 0x8000_0000n);
+  yield* guest.ljmp64();
+}
+const tdcall = (leaf: bigint, rcx = 0n, rdx = 0n) => guest.tdcall({ rax: leaf, rcx, rdx });
+const vmcall = (r11: bigint, r12 = 0n) => guest.tdcall({ rax: 0n, rcx: 0x1c00n, r10: 0n, r11, r12 });
+
+/** A TD with the firmware page, page tables, one vCPU, not finalized. */
+function build(at: TdHost, program: string, params = tdParams()): Td {
+  const td = new Td(at).create().init(params);
+  td.addVcpu(0x5555n);
+  td.addPage(RESET_PAGE, resetPage(program));
+  td.addPage(TABLES, undefined, false);
+  td.addPage(TABLES + PAGE_SIZE, undefined, false);
+  return td;
+}
+
+describe("a TD's life", () => {
+  test("from CREATE to the last RECLAIM", () => {
+    const at = new TdHost();
+    const seen: Record<string, unknown> = {};
+    at.programs.set("@swtdx/test:Life", function* (regs) {
+      seen.initial = [regs.rbx, regs.rcx, regs.rdx !== 0n, regs.rsi, regs.r8];
+      yield* enter64();
+      const info = yield* tdcall(1n);
+      seen.info = [info.rax, info.rcx, info.rdx, info.r8, info.r9];
+      const answer = yield* vmcall(10n, 0x4000_0000n);
+      seen.answer = [answer.rax, answer.r10, answer.r11];
+      seen.accept = (yield* tdcall(6n, 0x20_0000n)).rax;
+      yield* guest.store(0x20_0008n, 8, 0x1234n);
+      seen.value = yield* guest.load(0x20_0008n, 8);
+      seen.shared = yield* guest.load(SHARED_WINDOW + 0x3000n, 4);
+      yield* guest.store(SHARED_WINDOW + 0x3004n, 4, 0xabcdn);
+      yield* vmcall(12n);
+      seen.again = yield* guest.load(0x20_0008n, 8);
+      yield* vmcall(13n);
+    });
+    const td = build(at, "@swtdx/test:Life");
+    const vcpu = td.vcpus[0];
+    const tdvpr = BigInt(vcpu.tdvpr);
+
+    // What KVM writes (tdx_vcpu_init_vmcs).
+    const descriptor = BigInt(at.page());
+    const vpWr = (id: bigint, value: bigint, mask = NULL_PA) =>
+      at.call("TDH.VP.WR", { rcx: tdvpr, rdx: id, r8: value, r9: mask });
+    const root = at.page();
+    expect(vpWr(POSTED_INTR_NV, 0xf2n, 0xffffn).status).toBe(0n);
+    expect(vpWr(POSTED_INTR_DESC_ADDR, descriptor).status).toBe(0n);
+    expect(vpWr(SHARED_EPTP, BigInt(root)).status).toBe(0n);
+    const details = at.ok("TDH.VP.RD", { rcx: tdvpr, rdx: VP_METADATA.VCPU_STATE_DETAILS.id }, at.lp, 0);
+    expect(details.r8).toBe(0n);
+
+    td.finalize();
+    const entry = td.enter();
+    expect(entry.status).toBe(VMCALL_EXIT);
+    expect([entry.rcx, entry.r10, entry.r11]).toEqual([0x1c00n, 0n, 10n]);
+    expect(seen.initial).toEqual([48n, 0x5555n, true, 0n, 0x5555n]);
+    expect(seen.info).toEqual([0n, 48n, 1n << 28n, 1n | (4n << 32n), 0n]);
+
+    // ACCEPT of a page that is not there: the VMM adds it.
+    const wanted = td.enter(vcpu, { r10: 0n, r11: 77n });
+    expect(wanted.status & 0xffff_ffffn).toBe(EPT_VIOLATION_EXIT);
+    expect(wanted.r8).toBe(0x20_0000n);
+    expect(seen.answer).toEqual([0n, 0n, 77n]);
+    const page = td.aug(0x20_0000);
+    expect(at.pageType(page)).toBe(PageType.PT_REG);
+    // Then the access to shared memory: the VMM's own EPT.
+    const missing = td.enter(vcpu);
+    expect(missing.status & 0xffff_ffffn).toBe(EPT_VIOLATION_EXIT);
+    expect(missing.r8).toBe(SHARED_BIT | 0x3000n);
+    expect(seen.accept).toBe(0n);
+    expect(seen.value).toBe(0x1234n);
+    const data = mapShared(at, root, 0x3000);
+    at.write(data, Uint8Array.of(1, 2, 3, 4));
+    expect(td.enter(vcpu).r11).toBe(12n);
+    expect(seen.shared).toBe(0x04030201n);
+    const answer = new Uint8Array(8);
+    expect(at.lp.memRead(data as never, answer).kind).toBe("ok");
+    expect([...answer]).toEqual([1, 2, 3, 4, 0xcd, 0xab, 0, 0]);
+
+    // Block, track, remove; the guest misses the page afterwards.
+    const gpa = { rcx: 0x20_0000n, rdx: td.handle };
+    const failed = (name: "TDH.MEM.PAGE.REMOVE", code: bigint) =>
+      expect(at.call(name, gpa).status).toBe(withOperand(code, "RCX"));
+    failed("TDH.MEM.PAGE.REMOVE", TDX_STATUS.TDX_GPA_RANGE_NOT_BLOCKED);
+    td.ok("TDH.MEM.RANGE.BLOCK", gpa);
+    failed("TDH.MEM.PAGE.REMOVE", TDX_STATUS.TDX_TLB_TRACKING_NOT_DONE);
+    td.ok("TDH.MEM.TRACK", { rcx: td.handle });
+    expect(td.ok("TDH.MEM.PAGE.REMOVE", gpa).rcx).toBe(BigInt(page));
+    td.pages.delete(0x20_0000);
+    expect(at.pageType(page)).toBe(PageType.PT_NDA);
+    expect(td.enter(vcpu).status & 0xffff_ffffn).toBe(EPT_VIOLATION_EXIT);
+    expect(seen.again).toBeUndefined();
+
+    // Teardown, in its only order.
+    expect(at.call("TDH.MNG.VPFLUSHDONE", { rcx: td.handle }).status).toBe(TDX_STATUS.TDX_FLUSHVP_NOT_DONE);
+    expect(at.call("TDH.MNG.KEY.FREEID", { rcx: td.handle }).status).toBe(
+      TDX_STATUS.TDX_LIFECYCLE_STATE_INCORRECT,
+    );
+    expect(at.call("TDH.PHYMEM.PAGE.RECLAIM", { rcx: td.handle }).status).toBe(
+      TDX_STATUS.TDX_LIFECYCLE_STATE_INCORRECT,
+    );
+    td.ok("TDH.VP.FLUSH", { rcx: tdvpr });
+    expect(at.call("TDH.VP.FLUSH", { rcx: tdvpr }).status).toBe(TDX_STATUS.TDX_VCPU_NOT_ASSOCIATED);
+    td.ok("TDH.MNG.VPFLUSHDONE", { rcx: td.handle });
+    expect(at.call("TDH.MNG.KEY.FREEID", { rcx: td.handle }).status).toBe(
+      TDX_STATUS.TDX_WBCACHE_NOT_COMPLETE,
+    );
+    expect(at.call("TDH.MNG.CREATE", { rcx: BigInt(at.page()), rdx: BigInt(td.hkid) }).status).toBe(
+      TDX_STATUS.TDX_HKID_NOT_FREE,
+    );
+    td.ok("TDH.PHYMEM.CACHE.WB");
+    expect(at.call("TDH.PHYMEM.CACHE.WB").status).toBe(TDX_STATUS.TDX_NO_HKID_READY_TO_WBCACHE);
+    td.ok("TDH.MNG.KEY.FREEID", { rcx: td.handle });
+    expect(at.call("TDH.PHYMEM.PAGE.RECLAIM", { rcx: td.handle }).status).toBe(
+      TDX_STATUS.TDX_TD_ASSOCIATED_PAGES_EXIST,
+    );
+    for (const child of td.children) {
+      const reclaimed = td.ok("TDH.PHYMEM.PAGE.RECLAIM", { rcx: BigInt(child) });
+      expect(reclaimed.rdx).toBe(td.handle);
+      expect(at.pageType(child)).toBe(PageType.PT_NDA);
+    }
+    const root4 = td.ok("TDH.PHYMEM.PAGE.RECLAIM", { rcx: td.handle });
+    expect([root4.rcx, root4.rdx, root4.r8]).toEqual([BigInt(PageType.PT_TDR), 0n, 0n]);
+    expect(at.pageType(td.tdr)).toBe(PageType.PT_NDA);
+
+    // The HKID and the pages can be used again.
+    const next = new Td(at, at.lp, td.hkid).create().init();
+    next.addVcpu();
+    next.finalize().destroy();
+  });
+
+  test("MRTD is what the specification's algorithm gives", () => {
+    const at = new TdHost();
+    at.programs.set("@swtdx/test:Empty", function* () {
+      yield* guest.pause();
+    });
+    const td = build(at, "@swtdx/test:Empty");
+    td.addPage(0x80_0000, new Uint8Array(PAGE_SIZE).fill(0xa5));
+    td.aug;
+    td.finalize();
+    const chunks: Uint8Array[] = [];
+    const block = (name: string, gpa: number) => {
+      const bytes = new Uint8Array(128);
+      bytes.set(new TextEncoder().encode(name));
+      new DataView(bytes.buffer).setBigUint64(16, BigInt(gpa), true);
+      chunks.push(bytes);
+    };
+    const add = (gpa: number, contents: Uint8Array | null) => {
+      block("MEM.PAGE.ADD", gpa);
+      for (let i = 0; contents && i < PAGE_SIZE; i += 256) {
+        block("MR.EXTEND", gpa + i);
+        chunks.push(contents.subarray(i, i + 256));
+      }
+    };
+    add(RESET_PAGE, resetPage("@swtdx/test:Empty"));
+    add(TABLES, null);
+    add(TABLES + PAGE_SIZE, null);
+    add(0x80_0000, new Uint8Array(PAGE_SIZE).fill(0xa5));
+    const all = new Uint8Array(chunks.reduce((sum, { length }) => sum + length, 0));
+    chunks.reduce((position, chunk) => (all.set(chunk, position), position + chunk.length), 0);
+    const mrtd = new Uint8Array(48);
+    for (let i = 0; i < 6; i++)
+      new DataView(mrtd.buffer).setBigUint64(
+        i * 8,
+        at.ok("TDH.MNG.RD", { rcx: td.handle, rdx: 0x1310000300000000n + BigInt(i) }).r8,
+        true,
+      );
+    expect(mrtd).toEqual(sha384(all));
+  });
+});
+
+/** A 4-level EPT of the VMM with one page; @returns its HPA */
+function mapShared(at: TdHost, root: number, gpa: number): number {
+  const entry = (table: number, index: number, value: number) =>
+    at.write(table + index * 8, new Uint8Array(new BigUint64Array([BigInt(value)]).buffer));
+  const [pdpt, pd, pt, data] = [at.page(), at.page(), at.page(), at.page()];
+  for (const table of [pdpt, pd, pt]) at.write(table, new Uint8Array(PAGE_SIZE));
+  entry(root, 256, pdpt + 7);
+  entry(pdpt, 0, pd + 7);
+  entry(pd, 0, pt + 7);
+  entry(pt, (gpa / PAGE_SIZE) & 511, data + 7 + (6 << 3));
+  at.write(data, new Uint8Array(PAGE_SIZE));
+  return data;
+}
