@@ -98,8 +98,8 @@ export function buildProgram(done: (code: number) => void): Command {
     .option("--json", "print JSON")
     .option("--quiet", "no progress")
     .action(async (options: { seed?: string; json?: boolean; quiet?: boolean }) => {
-      const { host } = await import("./commands/host.js");
-      await host(options);
+      const { showHost } = await import("./commands/host.js");
+      showHost(options);
     });
 
   const trace = program.command("trace").description("recorded traces");

@@ -147,7 +147,7 @@ describe("what is read", () => {
           expect(error).toBeInstanceOf(CertificateError);
         }
       }),
-      { numRuns: 500 },
+      { numRuns: 150 },
     );
   });
   test("nothing but CertificateError is thrown", () => {

@@ -109,7 +109,7 @@ describe("decoding", () => {
         }
         verifyQuote(bytes, { root: platform.root, collateral, now: NOW });
       }),
-      { numRuns: 500 },
+      { numRuns: 200 },
     );
   });
 });

@@ -12,6 +12,7 @@ import { type Installation, pkiOf, randomOf } from "../state/installation.js";
 import { EventLogReceiver, guestImages } from "./guest.js";
 import { Observer } from "./observer.js";
 import { powerOn } from "./platform.js";
+import { openProcess } from "./vmm.js";
 
 /** What a run left behind. */
 export interface RunResult {
@@ -69,7 +70,7 @@ export async function runMachine(
       traceFile && ((line) => traceFile.write(line)),
     );
     listeners.stage("power on a host with TDX");
-    const platform = await powerOn({ random, trace, guestMemory: flags.memory, programs: images.programs });
+    const platform = powerOn({ random, trace, guestMemory: flags.memory, programs: images.programs });
     let quote: Uint8Array | null = null;
     const qgs = await quoteService(
       installation,
@@ -79,7 +80,7 @@ export async function runMachine(
     const eventLog = new EventLogReceiver();
     listeners.stage(flags.plain ? "build a VM" : "build a Trust Domain");
     machine = new Machine({
-      syscalls: platform.syscalls,
+      syscalls: openProcess(platform),
       bios: images.firmware,
       biosName: images.firmwareName,
       memoryBytes: flags.memory,
@@ -125,7 +126,7 @@ export async function runMachine(
       exits: machine.exits,
       seamcalls: observer.seamcalls,
       tdcalls: observer.tdcalls,
-      instructions: platform.instructions(),
+      instructions: Object.values(machine.exits).reduce((sum, count) => sum + count, 0),
       virtualSeconds: machine.now() / 1e9,
     };
   } finally {

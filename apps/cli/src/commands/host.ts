@@ -5,7 +5,7 @@ import { SeededRandom } from "@swtdx/crypto";
 import { powerOn } from "../assembly/platform.js";
 import { toJson } from "../io/files.js";
 import { Progress } from "../io/progress.js";
-import { colors, out } from "../io/terminal.js";
+import { colors, out, table } from "../io/terminal.js";
 
 export interface HostOptions {
   seed?: string;
@@ -15,7 +15,7 @@ export interface HostOptions {
 
 const GUEST_MEMORY = 512 * 2 ** 20;
 
-export async function host(options: HostOptions): Promise<void> {
+export function showHost(options: HostOptions): void {
   const progress = new Progress(options.quiet ?? false);
   const trace = new Trace();
   trace.subscribe((event) => {
@@ -23,15 +23,18 @@ export async function host(options: HostOptions): Promise<void> {
   });
   const seed = options.seed ?? randomBytes(16).toString("hex");
   progress.stage("power on a host with TDX");
-  const platform = await powerOn({
+  const { host } = powerOn({
     random: new SeededRandom(new Uint8Array(Buffer.from(seed, "hex"))),
     trace,
     guestMemory: GUEST_MEMORY,
     programs: new Map(),
   });
   progress.end();
-  const files = platform.sysfs();
-  if (options.json) return out(toJson(Object.fromEntries(files.map(({ path, value }) => [path, value])), 2));
+  const files = host.sysfs.list().map((path) => [path, (host.sysfs.read(path) ?? "").trimEnd()] as const);
+  const log = host.log.lines.map(({ text }) => text);
+  if (options.json) return out(toJson({ sysfs: Object.fromEntries(files), log }, 2));
   const c = colors("stdout");
-  for (const { path, value } of files) out(`${c.dim(path)}  ${value}`);
+  out(table(files.map(([path, value]) => [path, c.bold(value)])));
+  out("");
+  for (const line of log) out(c.dim(line));
 }

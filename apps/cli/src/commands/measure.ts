@@ -15,26 +15,28 @@ export async function measure(
 
 /** Builds the TD through KVM and the module, and destroys it. */
 async function measureFirmware(flags: BootFlags): Promise<number> {
-  const [{ readImages }, { powerOn }, { measureStatic }, { Trace }, { SeededRandom }] = await Promise.all([
-    import("../assembly/run.js"),
-    import("../assembly/platform.js"),
-    import("@swtdx/qemu"),
-    import("@swtdx/abi"),
-    import("@swtdx/crypto"),
-  ]);
+  const [{ readImages }, { powerOn }, { openProcess }, { measureStatic }, { Trace }, { SeededRandom }] =
+    await Promise.all([
+      import("../assembly/run.js"),
+      import("../assembly/platform.js"),
+      import("../assembly/vmm.js"),
+      import("@swtdx/qemu"),
+      import("@swtdx/abi"),
+      import("@swtdx/crypto"),
+    ]);
   const images = readImages(flags);
   const progress = new Progress(flags.quiet ?? false);
   progress.stage(`build a Trust Domain of ${images.firmwareName}`);
   const trace = new Trace();
   const random = new SeededRandom(new Uint8Array(Buffer.from(flags.seed ?? "00", "hex")));
-  const platform = await powerOn({
+  const platform = powerOn({
     random,
     trace,
     guestMemory: flags.memory,
     programs: images.programs,
   });
   const { mrtd, pages } = measureStatic({
-    syscalls: platform.syscalls,
+    syscalls: openProcess(platform),
     bios: images.firmware,
     biosName: images.firmwareName,
     memoryBytes: flags.memory,

@@ -43,8 +43,8 @@ export interface CollateralOptions {
   editQeIdentity?: (identity: QeIdentity) => void;
 }
 
-/** TEE_TCB_SVN of a TDX module 1.5 as current TCB info asks for it. */
-export const DEFAULT_TEE_TCB_SVN: readonly number[] = [5, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/** TEE_TCB_SVN of a TDX module 1.5 with SVN 5. */
+export const DEFAULT_TEE_TCB_SVN: readonly number[] = [5, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 export const ADVISORIES: readonly string[] = ["INTEL-SA-01036", "INTEL-SA-01099"];
 
 const DAY = 86_400_000;

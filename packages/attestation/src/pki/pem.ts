@@ -15,14 +15,14 @@ export const toPemChain = (ders: readonly Uint8Array[]): string =>
 
 /**
  * The blocks of a PEM text. The whole text must be what `toPem` would write, save for how lines are broken
- * and for white space or NULs at its end (Intel's quotes end the chain with a NUL).
+ * and for newlines or NULs at its end (Intel's quotes end the chain with a NUL).
  * @throws CertificateError
  */
 export function parsePem(text: string, label = "CERTIFICATE"): Uint8Array[] {
   const begin = `-----BEGIN ${label}-----`;
   const end = `-----END ${label}-----`;
   const out: Uint8Array[] = [];
-  let rest = text.replace(/[\s\0]+$/, "").replaceAll("\r\n", "\n");
+  let rest = text.replace(/[\r\n\0]+$/, "").replaceAll("\r\n", "\n");
   while (rest !== "") {
     const which = `PEM block ${out.length}`;
     if (!rest.startsWith(`${begin}\n`)) throw new CertificateError(which, `does not start with "${begin}"`);
