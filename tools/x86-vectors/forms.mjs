@@ -112,7 +112,13 @@ export function forms() {
   add("xchg rax, r9");
   add("xchg eax, eax");
   add("nop", "", 64, 4);
-  for (const [to, from] of [[16, 8], [32, 8], [64, 8], [32, 16], [64, 16]]) {
+  for (const [to, from] of [
+    [16, 8],
+    [32, 8],
+    [64, 8],
+    [32, 16],
+    [64, 16],
+  ]) {
     for (const name of ["movzx", "movsx"]) {
       add(`${name} ${R[to][0]}, ${R[from][1]}`);
       if (to < 64 && from === 8) add(`${name} ${R[to][0]}, ah`);
@@ -129,8 +135,18 @@ export function forms() {
       add(`cmov${cc} ${R[bits][0]}, ${mem(bits)}`, "DN", 64, 32);
     }
   }
-  for (const name of ["cbw", "cwde", "cdqe", "cwd", "cdq", "cqo", "lahf", "sahf", "clc", "stc", "cmc", "cld"]) add(name);
-  for (const a of ["rax+rbx*2+5", "rbx", "rcx*8+0x1000", "rax-1", "r9+r10*4", "rip+0x10", "eax+ebx*8+3", "ebx"]) {
+  for (const name of ["cbw", "cwde", "cdqe", "cwd", "cdq", "cqo", "lahf", "sahf", "clc", "stc", "cmc", "cld"])
+    add(name);
+  for (const a of [
+    "rax+rbx*2+5",
+    "rbx",
+    "rcx*8+0x1000",
+    "rax-1",
+    "r9+r10*4",
+    "rip+0x10",
+    "eax+ebx*8+3",
+    "ebx",
+  ]) {
     for (const r of ["ax", "eax", "rax"]) add(`lea ${r}, [${a}]`, "", 64, 24);
   }
   for (const bits of [32, 64]) {
@@ -190,7 +206,21 @@ export function forms() {
     }
   }
   // 32-bit code.
-  for (const name of ["daa", "das", "aaa", "aas", "aam", "aad", "aam 7", "aad 7", "pusha", "popa", "pushaw", "popaw", ".byte 0xd6"])
+  for (const name of [
+    "daa",
+    "das",
+    "aaa",
+    "aas",
+    "aam",
+    "aad",
+    "aam 7",
+    "aad 7",
+    "pusha",
+    "popa",
+    "pushaw",
+    "popaw",
+    ".byte 0xd6",
+  ])
     add(name, "", 32, 200);
   add("aam 0", "", 32, 8);
   for (const name of ["inc", "dec"]) for (const r of ["eax", "bx"]) add(`${name} ${r}`, "", 32);
@@ -223,7 +253,18 @@ function vectorForms() {
     add(`${name} xmm1, xmm2`);
     add(`${name} xmm9, xmmword ptr [rdi]`, "VD", 12);
   }
-  for (const name of ["psrlw", "psrld", "psrlq", "psraw", "psrad", "psllw", "pslld", "psllq", "psrldq", "pslldq"])
+  for (const name of [
+    "psrlw",
+    "psrld",
+    "psrlq",
+    "psraw",
+    "psrad",
+    "psllw",
+    "pslld",
+    "psllq",
+    "psrldq",
+    "pslldq",
+  ])
     for (const n of [0, 1, 7, 15, 16, 33, 64]) add(`${name} xmm2, ${n}`, "V", 6);
   const ONLY =
     "punpcklqdq punpckhqdq ptest pmuldq pcmpeqq packusdw pcmpgtq pminsb pminsd pminuw pminud pmaxsb pmaxsd pmaxuw pmaxud pmulld phminposuw pblendvb blendvps blendvpd aesimc aesenc aesenclast aesdec aesdeclast sha1nexte sha1msg1 sha1msg2 sha256rnds2 sha256msg1 sha256msg2 unpcklps unpckhps andps andnps orps xorps movsldup movshdup movups movaps movdqa movdqu";

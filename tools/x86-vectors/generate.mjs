@@ -3,7 +3,7 @@
  * stores the outcomes. Needs Linux on x86-64 and gcc; run with: node tools/x86-vectors/generate.mjs
  */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -43,8 +43,21 @@ try {
   const packed = brotliCompressSync(raw, {
     params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_LGWIN]: 22 },
   });
+  execFileSync("gcc", ["-c", "-o", join(work, "boot.o"), join(here, "boot.S")], { stdio: "inherit" });
+  execFileSync("ld", [
+    "-Ttext",
+    "0x1000",
+    "-e",
+    "0x1000",
+    "--oformat",
+    "binary",
+    "-o",
+    join(work, "boot.bin"),
+    join(work, "boot.o"),
+  ]);
   mkdirSync(out, { recursive: true });
   writeFileSync(join(out, "native.bin.br"), packed);
+  copyFileSync(join(work, "boot.bin"), join(out, "boot.bin"));
   console.log(`${list.length} forms, ${raw.length} bytes, ${packed.length} compressed`);
 } finally {
   if (process.argv.includes("--keep")) console.log(work);

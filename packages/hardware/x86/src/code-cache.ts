@@ -168,9 +168,13 @@ export class CodeCache {
     }
   }
 
-  /** Forgets the code of a frame that overlaps the given bytes; its records lead to a fresh lookup. */
-  drop(frame: number, offset: number, length: number): void {
+  /**
+   * Forgets the code of a frame that overlaps the given bytes; its records lead to a fresh lookup. Returns whether
+   * there was any.
+   */
+  drop(frame: number, offset: number, length: number): boolean {
     let left = false;
+    let dropped = false;
     for (let code = 0; code < 3; code++) {
       const page = this.pages.get(frame * 3 + code);
       if (!page) continue;
@@ -183,8 +187,10 @@ export class CodeCache {
         this.i32[(record + RECORD.TARGET) >> 2] = 0;
       }
       this.pages.delete(frame * 3 + code);
+      dropped = true;
     }
     if (!left) this.frames.remove(frame, this.user);
+    return dropped;
   }
   private touches(page: CodePage, offset: number, length: number): boolean {
     for (let at = Math.max(0, offset - 14); at < Math.min(PAGE_SIZE, offset + length); at++) {

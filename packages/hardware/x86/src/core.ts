@@ -365,7 +365,11 @@ export class X86Core implements CodeUser {
     this.u8.fill(0xff, this.jumps, this.jumps + JUMP_ENTRIES * JUMP_ENTRY_SIZE);
   }
   dropCode(frame: number, offset: number, length: number): void {
-    this.cache.drop(frame, offset, length);
+    // The jump cache may lead to records that now only lead back to it.
+    if (this.cache.drop(frame, offset, length)) {
+      this.generation++;
+      this.set32(ENGINE.JUMP_KEY, (this.get32(ENGINE.JUMP_KEY) & 7) | (this.generation << 3));
+    }
   }
   protectFrame(frame: number): void {
     for (let entry = this.tlb; entry < this.tlb + TLB_SETS * TLB_SET_SIZE; entry += TLB_ENTRY_SIZE) {
@@ -685,12 +689,17 @@ export class X86Core implements CodeUser {
         this.set32(ENGINE.BUDGET, this.sliceBudget);
         status = this.fn.run();
       }
-      left -= this.account();
+      // An event costs one, so that a guest that only faults uses its budget up too.
+      left -= this.account() + (status === Status.FAULT ? 1 : 0);
       if (status === Status.FAULT) {
         if (stepping) this.set32(REG.INTERRUPTIBILITY, this.get32(REG.INTERRUPTIBILITY) & ~3);
         const stop = deliverPending(this);
         if (stop >= 0) return stop;
         continue;
+      }
+      if (flags & RFLAGS.RF && status !== Status.STOP) {
+        // RF lasts for one instruction; IRET may just have set it again, which is that one's business.
+        this.set32(REG.RFLAGS, this.get32(REG.RFLAGS) & ~RFLAGS.RF);
       }
       if (stepping && status !== Status.STOP) {
         // The shadow that was there ends with this instruction; one that it made itself has begun.

@@ -368,7 +368,7 @@ const iret: Operation = (core, _pc, bits) => {
   if (status !== Status.JUMP) return status;
   core.updateMode();
   core.environment.interruptReturn(core);
-  return core.get32(REG.RFLAGS) & (RFLAGS.IF | RFLAGS.TF) ? Status.ATTENTION : Status.JUMP;
+  return core.get32(REG.RFLAGS) & (RFLAGS.IF | RFLAGS.TF | RFLAGS.RF) ? Status.ATTENTION : Status.JUMP;
 };
 function iretToV86(core: X86Core, pointer: bigint, frame: bigint[]): number {
   const rest: bigint[] = [];
