@@ -1,3 +1,9 @@
-/** @swtdx/kvm: /dev/kvm as its users see it: VM and vCPU ioctls, VMX and TDX back ends, TDP MMU, guest_memfd. */
+/** @swtdx/kvm: /dev/kvm as its users see it, on a host of @swtdx/linux-host. `new KvmProcess(host)` is a process. */
+import type { LinuxHost } from "@swtdx/linux-host";
+import { KvmProcess } from "./process.js";
 
-export {};
+export { KvmProcess } from "./process.js";
+export { TdxBug } from "./vmx/seamcall.js";
+
+/** A process on the host that may use KVM. */
+export const openKvm = (host: LinuxHost): KvmProcess => new KvmProcess(host);

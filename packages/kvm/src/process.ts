@@ -1,0 +1,240 @@
+/**
+ * A process that uses KVM, and its kernel entry points: file descriptors, ioctl, mmap. This is /dev/kvm as its users
+ * see it; arguments are decoded structures of abi's kvm.ts.
+ */
+import {
+  Errno,
+  KVM_API_VERSION,
+  KVM_MAX_CPUID_ENTRIES,
+  KVM_RUN_MMAP_SIZE,
+  KVM_X86_TDX_VM,
+  KvmCap,
+  type KvmCpuid2,
+  KvmIoctl,
+  type Trace,
+} from "@swtdx/abi";
+import {
+  type AddressSpace,
+  HostMemoryFault,
+  type LinuxHost,
+  OutOfHostMemory,
+  UserMapping,
+} from "@swtdx/linux-host";
+import { GuestMemfd } from "./guest-memfd.js";
+import { Vcpu } from "./vcpu.js";
+import { Vm } from "./vm.js";
+import { supportedCpuid } from "./x86/cpuid.js";
+import { KernelError } from "./x86/errno.js";
+
+/** /dev/kvm itself. */
+class System {
+  readonly kind = "kvm";
+}
+type File = System | Vm | Vcpu | GuestMemfd;
+
+const NAMES = new Map<number, string>(Object.entries(KvmIoctl).map(([name, nr]) => [nr, name]));
+/** ns that the process sleeps when nothing says for how long. */
+const IDLE_NS = 1_000_000;
+
+export class KvmProcess {
+  readonly memory: AddressSpace;
+  readonly trace: Trace;
+  readonly #files = new Map<number, File>();
+  #nextFd = 3;
+  readonly #tscHz: number;
+  readonly #bootTsc: bigint;
+
+  constructor(readonly host: LinuxHost) {
+    this.memory = host.createAddressSpace();
+    this.trace = host.trace;
+    const lp = host.lps[0];
+    const { eax, ebx, ecx } = lp.cpuid(0x15);
+    this.#tscHz = eax === 0 ? 2e9 : (ecx * ebx) / eax;
+    this.#bootTsc = lp.tsc;
+  }
+
+  // ---- Time: the host's TSC
+
+  /** Hz. */
+  get tscHz(): number {
+    return this.#tscHz;
+  }
+  /** CLOCK_MONOTONIC in ns: the furthest that any processor has come. */
+  now(): number {
+    let most = 0n;
+    for (const { tsc } of this.host.lps) if (tsc > most) most = tsc;
+    return (Number(most - this.#bootTsc) * 1e9) / this.#tscHz;
+  }
+  /** TSC at a time of `now`. */
+  tscAt(ns: number): bigint {
+    return this.#bootTsc + BigInt(Math.ceil((ns * this.#tscHz) / 1e9));
+  }
+
+  /** No vCPU can run: time passes until `deadline` (ns), a guest's timer, or for a while. */
+  sleep(deadline: number | null): void {
+    let until = deadline ?? Infinity;
+    for (const file of this.#files.values())
+      if (file instanceof Vcpu) until = Math.min(until, file.lapic.deadline);
+    if (until === Infinity) until = this.now() + IDLE_NS;
+    const target = this.tscAt(until);
+    for (const lp of this.host.lps) if (lp.tsc < target) lp.advance(target - lp.tsc);
+  }
+
+  // ---- Memory
+
+  mmap(length: number): UserMapping {
+    return this.memory.mmap(length);
+  }
+  munmap(mapping: { address: number }): void {
+    const found = this.memory.find(mapping.address);
+    if (found) this.memory.munmap(found);
+  }
+  /** The kvm_run area of a vCPU. @throws RangeError for another file descriptor */
+  mmapVcpu(fd: number): Uint8Array {
+    const file = this.#files.get(fd);
+    if (!(file instanceof Vcpu)) throw new RangeError(`file descriptor ${fd} is no vCPU`);
+    return file.run;
+  }
+  /** fallocate(PUNCH_HOLE | KEEP_SIZE). @returns 0 or -errno */
+  punchHole(fd: number, offset: number, length: number): number {
+    const file = this.#files.get(fd);
+    return file instanceof GuestMemfd ? file.punchHole(offset, length) : -Errno.EBADF;
+  }
+
+  // ---- Files
+
+  /** A new file descriptor. */
+  install(file: File): number {
+    const fd = this.#nextFd++;
+    this.#files.set(fd, file);
+    return fd;
+  }
+  file(fd: number): File | undefined {
+    return this.#files.get(fd);
+  }
+  openKvm(): number {
+    return this.install(new System());
+  }
+
+  /** Closing the VM destroys it: here a VM does not outlive its descriptor, as when a process exits. */
+  close(fd: number): void {
+    const file = this.#files.get(fd);
+    this.#files.delete(fd);
+    if (file instanceof Vm) file.destroy();
+    else if (file instanceof GuestMemfd) file.unreferenced();
+  }
+
+  // ---- ioctl
+
+  /** @returns 0 or more, or -errno */
+  ioctl(fd: number, request: number, arg?: unknown): number {
+    const file = this.#files.get(fd);
+    if (!file) return -Errno.EBADF;
+    if (file instanceof Vcpu && request === KvmIoctl.KVM_RUN && !this.trace.on)
+      return this.#guard(() => file.ioctlRun());
+    const result = this.#guard(() => this.#dispatch(file, request, arg));
+    if (this.trace.on && request !== KvmIoctl.KVM_RUN)
+      this.trace.emit({
+        type: "IOCTL",
+        fd: kindOf(file),
+        name: NAMES.get(request) ?? `0x${request.toString(16)}`,
+        result,
+      });
+    return result;
+  }
+
+  #guard(work: () => number): number {
+    try {
+      return work();
+    } catch (error) {
+      if (error instanceof KernelError) return -error.errno;
+      if (error instanceof OutOfHostMemory) return -Errno.ENOMEM;
+      if (error instanceof HostMemoryFault) return -Errno.EFAULT;
+      throw error;
+    }
+  }
+
+  #dispatch(file: File, request: number, arg: unknown): number {
+    if (file instanceof System) return this.#system(request, arg);
+    if (file instanceof Vm) return file.ioctl(request, arg);
+    if (file instanceof Vcpu) return file.vm.vcpuIoctl(file, request, arg);
+    return -Errno.ENOTTY;
+  }
+
+  #system(request: number, arg: unknown): number {
+    switch (request) {
+      case KvmIoctl.KVM_GET_API_VERSION:
+        return KVM_API_VERSION;
+      case KvmIoctl.KVM_CHECK_EXTENSION:
+        return this.checkExtension(arg as number);
+      case KvmIoctl.KVM_GET_VCPU_MMAP_SIZE:
+        return KVM_RUN_MMAP_SIZE;
+      case KvmIoctl.KVM_GET_SUPPORTED_CPUID:
+        return fillCpuid(arg as KvmCpuid2, supportedCpuid(this.host.lps[0]));
+      case KvmIoctl.KVM_CREATE_VM:
+        if ((this.vmTypes & (1 << (arg as number))) === 0) return -Errno.EINVAL;
+        return this.install(new Vm(this, arg as number));
+      default:
+        return -Errno.EINVAL;
+    }
+  }
+
+  /** Mask of types that KVM_CREATE_VM takes. */
+  get vmTypes(): number {
+    return this.host.tdx ? 1 << KVM_X86_TDX_VM : 0;
+  }
+
+  checkExtension(cap: number): number {
+    switch (cap) {
+      case KvmCap.KVM_CAP_VM_TYPES:
+        return this.vmTypes;
+      case KvmCap.KVM_CAP_NR_VCPUS:
+        return this.host.lps.length;
+      case KvmCap.KVM_CAP_MAX_VCPUS:
+      case KvmCap.KVM_CAP_MAX_VCPU_ID:
+        return this.host.tdx?.sysInfo?.maxVcpusPerTd ?? this.host.lps.length;
+      case KvmCap.KVM_CAP_NR_MEMSLOTS:
+        return 32764;
+      case KvmCap.KVM_CAP_MEMORY_ATTRIBUTES:
+        return 8;
+      case KvmCap.KVM_CAP_EXIT_HYPERCALL:
+        return 1 << 12;
+      case KvmCap.KVM_CAP_USER_MEMORY:
+      case KvmCap.KVM_CAP_USER_MEMORY2:
+      case KvmCap.KVM_CAP_EXT_CPUID:
+      case KvmCap.KVM_CAP_TSC_CONTROL:
+      case KvmCap.KVM_CAP_GET_TSC_KHZ:
+      case KvmCap.KVM_CAP_TSC_DEADLINE_TIMER:
+      case KvmCap.KVM_CAP_SIGNAL_MSI:
+      case KvmCap.KVM_CAP_CHECK_EXTENSION_VM:
+      case KvmCap.KVM_CAP_SPLIT_IRQCHIP:
+      case KvmCap.KVM_CAP_X2APIC_API:
+      case KvmCap.KVM_CAP_IMMEDIATE_EXIT:
+      case KvmCap.KVM_CAP_SYSTEM_EVENT_DATA:
+      case KvmCap.KVM_CAP_MEMORY_FAULT_INFO:
+      case KvmCap.KVM_CAP_GUEST_MEMFD:
+      case KvmCap.KVM_CAP_X86_APIC_BUS_CYCLES_NS:
+        return 1;
+      default:
+        return 0;
+    }
+  }
+}
+
+const kindOf = (file: File): string =>
+  file instanceof System
+    ? "kvm"
+    : file instanceof Vm
+      ? "vm"
+      : file instanceof Vcpu
+        ? `vcpu${file.id}`
+        : "guest_memfd";
+
+/** A kvm_cpuid2 for the caller: -E2BIG when it has too little room. */
+export function fillCpuid(target: KvmCpuid2, entries: readonly KvmCpuid2["entries"][number][]): number {
+  if (target.nent < entries.length) return -Errno.E2BIG;
+  if (target.nent > KVM_MAX_CPUID_ENTRIES) target.nent = KVM_MAX_CPUID_ENTRIES;
+  target.nent = entries.length;
+  target.entries = entries.map((entry) => ({ ...entry }));
+  return 0;
+}

@@ -1,0 +1,584 @@
+/**
+ * TDX VMs: SEAMCALLs in place of VMX operations. Creation, memory, exits and destruction of a TD.
+ * Source: Linux arch/x86/kvm/vmx/tdx.c.
+ */
+import {
+  Errno,
+  type Hpa,
+  type HpaAndKeyId,
+  KVM_MEM_READONLY,
+  KVM_MEMORY_EXIT_FLAG_PRIVATE,
+  KVM_TDX_MEASURE_MEMORY_REGION,
+  type KvmCpuid2,
+  KvmExit,
+  type KvmTdxCapabilities,
+  type KvmTdxCmd,
+  KvmTdxCmdId,
+  type KvmTdxInitMemRegion,
+  type KvmTdxInitVm,
+  metadataFieldId,
+  PAGE_SIZE,
+  type Pfn,
+  statusIs,
+  TD_METADATA,
+  TD_PARAMS_ALIGN,
+  TDX_STATUS,
+  VMX_EEQ_TYPE,
+  VP_METADATA,
+  vmcsFieldId,
+} from "@swtdx/abi";
+import {
+  Gpr,
+  leaf,
+  type LogicalProcessor,
+  rawSeamcall,
+  type TdxHost,
+  type TdxSysInfo,
+} from "@swtdx/linux-host";
+import { fillCpuid } from "../process.js";
+import { sharedPage } from "../memslots.js";
+import { reclaimPage, SecureEpt } from "../mmu/secure-ept.js";
+import { SharedEpt } from "../mmu/shared-ept.js";
+import { POSTED_INTR_VECTOR, type Vcpu } from "../vcpu.js";
+import type { Vm } from "../vm.js";
+import { KernelError } from "../x86/errno.js";
+import { RunResult, type VcpuBackend, type VmBackend } from "../x86/ops.js";
+import { isBusy, mustSucceed, outputs, statusErrno, tdh, tdhRetry } from "./seamcall.js";
+import { configurableCpuid, setupTdParams, supportedAttributes, supportedXfam } from "./td-params.js";
+import { handleTdvmcall, type TdvmcallVcpu } from "./tdvmcall.js";
+
+/** TD VMCS fields that KVM writes. */
+const VMCS = { POSTED_INTR_NV: 0x0002, POSTED_INTR_DESC_ADDR: 0x2016, SHARED_EPTP: 0x203c } as const;
+/** Posted-interrupt descriptor: PIR 0-31, ON bit 256. */
+const PID_SIZE = 64;
+const PID_CONTROL = 32;
+/** Basic exit reasons. */
+const ExitReason = {
+  EXCEPTION_NMI: 0,
+  EXTERNAL_INTERRUPT: 1,
+  TRIPLE_FAULT: 2,
+  EPT_VIOLATION: 48,
+  EPT_MISCONFIG: 49,
+  TDCALL: 77,
+} as const;
+const NON_RECOVERABLE = 1n << 62n;
+const ERROR = 1n << 63n;
+const KEY_ID_SHIFT = 46;
+/** RBX, RSP and RBP are not among TDH.VP.ENTER's operands with NO_RBP_MOD; RAX is the leaf. */
+const VP_ENTER_GPRS: readonly number[] = [2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+export class TdxVm implements VmBackend {
+  readonly #host: TdxHost;
+  #keyId = -1;
+  #tdr: Pfn | null = null;
+  #tdcx: Pfn[] = [];
+  #initialized = false;
+  finalized = false;
+  sept: SecureEpt | null = null;
+  sharedEpt: SharedEpt | null = null;
+  gpaw = false;
+
+  constructor(readonly vm: Vm) {
+    const { tdx } = vm.process.host;
+    if (!tdx) throw new KernelError(Errno.EOPNOTSUPP);
+    this.#host = tdx;
+  }
+
+  get info(): TdxSysInfo {
+    return this.#host.sysInfo!;
+  }
+  get lp(): LogicalProcessor {
+    return this.vm.process.host.lps[0];
+  }
+  get tdr(): Hpa {
+    return (this.#tdr! * PAGE_SIZE) as Hpa;
+  }
+  get initialized(): boolean {
+    return this.#initialized;
+  }
+  get sharedBit(): bigint {
+    return this.gpaw ? 1n << 51n : 1n << 47n;
+  }
+  get levels(): number {
+    return this.gpaw ? 5 : 4;
+  }
+
+  memEncOp(cmd: KvmTdxCmd): number {
+    if (cmd.hw_error) return -Errno.EINVAL;
+    switch (cmd.id) {
+      case KvmTdxCmdId.KVM_TDX_CAPABILITIES:
+        return this.#capabilities(cmd.flags ?? 0, cmd.data);
+      case KvmTdxCmdId.KVM_TDX_INIT_VM:
+        return this.#initVm(cmd, cmd.data);
+      case KvmTdxCmdId.KVM_TDX_FINALIZE_VM:
+        return this.#finalize(cmd);
+      default:
+        return -Errno.EINVAL;
+    }
+  }
+
+  #capabilities(flags: number, target: KvmTdxCapabilities): number {
+    if (flags !== 0) return -Errno.EINVAL;
+    const attributes = supportedAttributes(this.info);
+    const xfam = supportedXfam(this.info);
+    if (attributes === null || xfam === null) return -Errno.EIO;
+    const filled = fillCpuid(target.cpuid, configurableCpuid(this.info));
+    if (filled < 0) return filled;
+    target.supported_attrs = attributes;
+    target.supported_xfam = xfam;
+    target.kernel_tdvmcallinfo_1_r11 = 0n;
+    target.user_tdvmcallinfo_1_r11 = 0b11n;
+    target.kernel_tdvmcallinfo_1_r12 = 0n;
+    target.user_tdvmcallinfo_1_r12 = 0n;
+    return 0;
+  }
+
+  // ---- Creation
+
+  #allocPage(): Pfn {
+    const page = this.vm.process.host.pages.allocPage("TD control");
+    if (page === null) throw new KernelError(Errno.ENOMEM);
+    return page;
+  }
+
+  #initVm(cmd: KvmTdxCmd, init: KvmTdxInitVm): number {
+    if (this.#initialized || this.vm.vcpus.length > 0 || cmd.flags) return -Errno.EINVAL;
+    const { maxVcpus, tscKhz } = this.vm;
+    const { params, gpaw } = setupTdParams(this.info, init, { maxVcpus, tscKhz });
+    const keyId = this.#host.guestKeyIds.alloc();
+    if (keyId < 0) return keyId;
+    this.#keyId = keyId;
+    const status = this.#createTd(params);
+    if (status !== 0n) {
+      cmd.hw_error = status;
+      this.#destroyTd();
+      // The module says which parameter it does not like.
+      return statusIs(status, TDX_STATUS.TDX_OPERAND_INVALID) ? -Errno.EINVAL : statusErrno(status);
+    }
+    this.gpaw = gpaw;
+    const { pages } = this.vm.process.host;
+    this.sept = new SecureEpt(this.lp, this.tdr, this.levels - 1, pages, keyId, 2 ** KEY_ID_SHIFT);
+    this.sharedEpt = new SharedEpt(this.lp, pages, this.levels);
+    this.#initialized = true;
+    this.#readTsc();
+    return 0;
+  }
+
+  /** TDH.MNG.CREATE to TDH.MNG.INIT. */
+  #createTd(params: Uint8Array): bigint {
+    const { lp } = this;
+    this.#tdr = this.#allocPage();
+    let status = tdhRetry(lp, "TDH.MNG.CREATE", BigInt(this.tdr), BigInt(this.#keyId));
+    if (status !== 0n) {
+      this.vm.process.host.pages.freePage(this.#tdr);
+      this.#tdr = null;
+      return status;
+    }
+    const tdr = BigInt(this.tdr);
+    status = tdhRetry(lp, "TDH.MNG.KEY.CONFIG", tdr);
+    if (status !== 0n) return status;
+    for (let i = 0; i < this.info.tdcsPages; i++) {
+      const page = this.#allocPage();
+      status = tdhRetry(lp, "TDH.MNG.ADDCX", BigInt(page * PAGE_SIZE), tdr);
+      if (status !== 0n) {
+        this.vm.process.host.pages.freePage(page);
+        return status;
+      }
+      this.#tdcx.push(page);
+    }
+    const { pages } = this.vm.process.host;
+    const page = this.#allocPage();
+    lp.memZero((page * PAGE_SIZE) as HpaAndKeyId, TD_PARAMS_ALIGN);
+    lp.memWrite((page * PAGE_SIZE) as HpaAndKeyId, params);
+    status = tdhRetry(lp, "TDH.MNG.INIT", tdr, BigInt(page * PAGE_SIZE));
+    pages.freePage(page);
+    return status;
+  }
+
+  /** How the guest's TSC follows the host's: for its deadline timer. */
+  #readTsc(): void {
+    const read = (name: "TSC_OFFSET" | "TSC_MULTIPLIER"): bigint => {
+      const status = tdh(this.lp, "TDH.MNG.RD", BigInt(this.tdr), metadataFieldId(TD_METADATA[name]));
+      return status === 0n ? outputs().r8 : 0n;
+    };
+    const offset = read("TSC_OFFSET");
+    const multiplier = read("TSC_MULTIPLIER");
+    if (multiplier === 0n) return;
+    this.vm.tscOf = (tsc) => BigInt.asUintN(64, ((tsc * multiplier) >> 48n) + offset);
+    this.vm.hostTscOf = (tsc) => (BigInt.asUintN(64, tsc - offset) << 48n) / multiplier;
+  }
+
+  #finalize(cmd: KvmTdxCmd): number {
+    if (!this.#initialized || this.finalized) return -Errno.EINVAL;
+    const status = tdh(this.lp, "TDH.MR.FINALIZE", BigInt(this.tdr));
+    if (status !== 0n) {
+      cmd.hw_error = status;
+      return statusErrno(status);
+    }
+    this.finalized = true;
+    return 0;
+  }
+
+  createVcpu(vcpu: Vcpu): VcpuBackend {
+    if (!this.#initialized) throw new KernelError(Errno.EIO);
+    return new TdxVcpu(this, vcpu);
+  }
+
+  // ---- Memory
+
+  zap(start: number, end: number, side: "private" | "shared"): void {
+    if (side === "private") {
+      this.sept?.zap(start, end);
+      return;
+    }
+    const bit = Number(this.sharedBit) / PAGE_SIZE;
+    if (this.sharedEpt?.zap(start + bit, end + bit))
+      for (const lp of this.vm.process.host.lps) lp.invept(2, 0n);
+  }
+
+  // ---- Destruction
+
+  destroy(): void {
+    this.#destroyTd();
+    this.sharedEpt?.free();
+  }
+
+  /** All vCPUs are flushed: key, then pages, TDR last. */
+  #destroyTd(): void {
+    const { lp } = this;
+    const { pages } = this.vm.process.host;
+    if (this.#tdr !== null) {
+      const tdr = BigInt(this.tdr);
+      mustSucceed("TDH.MNG.VPFLUSHDONE", tdhRetry(lp, "TDH.MNG.VPFLUSHDONE", tdr));
+      // Resumed while the host's interrupts are taken.
+      let status = tdh(lp, "TDH.PHYMEM.CACHE.WB", 0n);
+      while (statusIs(status, TDX_STATUS.TDX_INTERRUPTED_RESUMABLE)) {
+        while (lp.takeInterrupt() !== null);
+        status = tdh(lp, "TDH.PHYMEM.CACHE.WB", 1n);
+      }
+      mustSucceed("TDH.PHYMEM.CACHE.WB", status);
+      mustSucceed("TDH.MNG.KEY.FREEID", tdhRetry(lp, "TDH.MNG.KEY.FREEID", tdr));
+      this.sept?.reclaim();
+      for (const vcpu of this.vm.vcpus) (vcpu.backend as TdxVcpu).reclaim();
+      for (const page of this.#tdcx) reclaimPage(lp, page, pages);
+      this.#tdcx = [];
+      reclaimPage(lp, this.#tdr, pages);
+      this.#tdr = null;
+    }
+    if (this.#keyId >= 0) this.#host.guestKeyIds.free(this.#keyId);
+    this.#keyId = -1;
+    this.sept = null;
+  }
+}
+
+class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
+  readonly gprs = new BigUint64Array(16);
+  complete: (() => void) | null = null;
+  vpEnterRet = 0n;
+  #tdvpr: Pfn | null = null;
+  #tdcx: Pfn[] = [];
+  /** Page with the posted-interrupt descriptor. */
+  #pid: Pfn | null = null;
+  #pending = false;
+  readonly #pir = new Uint8Array(PID_SIZE);
+  #initialized = false;
+
+  constructor(
+    readonly td: TdxVm,
+    readonly vcpu: Vcpu,
+  ) {}
+
+  get sharedBit(): bigint {
+    return this.td.sharedBit;
+  }
+  get gpaLimit(): bigint {
+    return this.td.sharedBit << 1n;
+  }
+  get #lp(): LogicalProcessor {
+    return this.vcpu.lp;
+  }
+  get #handle(): bigint {
+    return BigInt(this.#tdvpr! * PAGE_SIZE);
+  }
+
+  memEncOp(cmd: KvmTdxCmd): number {
+    if (cmd.hw_error) return -Errno.EINVAL;
+    switch (cmd.id) {
+      case KvmTdxCmdId.KVM_TDX_INIT_VCPU:
+        return this.#init(cmd, cmd.data);
+      case KvmTdxCmdId.KVM_TDX_INIT_MEM_REGION:
+        return this.#initMemRegion(cmd, cmd.data);
+      case KvmTdxCmdId.KVM_TDX_GET_CPUID:
+        return this.#getCpuid(cmd.data);
+      default:
+        return -Errno.EINVAL;
+    }
+  }
+
+  // ---- Creation
+
+  #allocPage(): Pfn {
+    const page = this.td.vm.process.host.pages.allocPage("TD vCPU");
+    if (page === null) throw new KernelError(Errno.ENOMEM);
+    return page;
+  }
+
+  #init(cmd: KvmTdxCmd, rcx: bigint): number {
+    if (this.#initialized || cmd.flags || this.td.finalized) return -Errno.EINVAL;
+    const status = this.#create(rcx);
+    if (status !== 0n) {
+      cmd.hw_error = status;
+      return statusErrno(status);
+    }
+    this.#initialized = true;
+    return 0;
+  }
+
+  #create(rcx: bigint): bigint {
+    const lp = this.#lp;
+    const { pages } = this.td.vm.process.host;
+    const tdvpr = this.#allocPage();
+    let status = tdhRetry(lp, "TDH.VP.CREATE", BigInt(tdvpr * PAGE_SIZE), BigInt(this.td.tdr));
+    if (status !== 0n) {
+      pages.freePage(tdvpr);
+      return status;
+    }
+    this.#tdvpr = tdvpr;
+    for (let i = 1; i < this.td.info.tdvpsPages; i++) {
+      const page = this.#allocPage();
+      status = tdhRetry(lp, "TDH.VP.ADDCX", BigInt(page * PAGE_SIZE), this.#handle);
+      if (status !== 0n) {
+        pages.freePage(page);
+        return status;
+      }
+      this.#tdcx.push(page);
+    }
+    status = tdhRetry(lp, "TDH.VP.INIT", this.#handle, rcx, BigInt(this.vcpu.id), 0n, 1);
+    if (status !== 0n) return status;
+    this.#pid = this.#allocPage();
+    const pid = this.#pid * PAGE_SIZE;
+    lp.memZero(pid as HpaAndKeyId, PAGE_SIZE);
+    status = this.#vpWrite(vmcsFieldId(VMCS.POSTED_INTR_NV), BigInt(POSTED_INTR_VECTOR), 0xffffn);
+    if (status === 0n) status = this.#vpWrite(vmcsFieldId(VMCS.POSTED_INTR_DESC_ADDR), BigInt(pid));
+    if (status === 0n)
+      status = this.#vpWrite(vmcsFieldId(VMCS.SHARED_EPTP), BigInt(this.td.sharedEpt!.root * PAGE_SIZE));
+    return status;
+  }
+
+  #vpWrite(field: bigint, value: bigint, mask = 0xffff_ffff_ffff_ffffn): bigint {
+    return tdhRetry(this.#lp, "TDH.VP.WR", this.#handle, field, value, mask);
+  }
+
+  #initMemRegion(cmd: KvmTdxCmd, region: KvmTdxInitMemRegion): number {
+    const { td } = this;
+    const flags = cmd.flags ?? 0;
+    if (!td.initialized || td.finalized || (flags & ~KVM_TDX_MEASURE_MEMORY_REGION) !== 0)
+      return -Errno.EINVAL;
+    const { source_addr, gpa, nr_pages } = region;
+    if (source_addr % PAGE_SIZE !== 0 || gpa % PAGE_SIZE !== 0 || nr_pages <= 0) return -Errno.EINVAL;
+    const { vm } = td;
+    const source = vm.process.memory.find(source_addr);
+    if (!source || source_addr - source.address + nr_pages * PAGE_SIZE > source.length) return -Errno.EFAULT;
+    const measure = (flags & KVM_TDX_MEASURE_MEMORY_REGION) !== 0;
+    for (let i = 0; i < nr_pages; i++) {
+      const gfn = gpa / PAGE_SIZE + i;
+      const page = this.#privatePage(gfn);
+      if (page === null) return -Errno.EINVAL;
+      if (td.sept!.isMapped(gfn)) return -Errno.EEXIST;
+      const status = td.sept!.add(
+        gfn,
+        page,
+        source.page(source_addr - source.address + i * PAGE_SIZE),
+        measure,
+      );
+      if (status !== 0n) {
+        cmd.hw_error = status;
+        return statusErrno(status);
+      }
+      // What is done is not to be done again.
+      region.source_addr += PAGE_SIZE;
+      region.gpa += PAGE_SIZE;
+      region.nr_pages--;
+    }
+    return 0;
+  }
+
+  /** The guest_memfd page of a private guest frame, or null. */
+  #privatePage(gfn: number): Pfn | null {
+    const { vm } = this.td;
+    const slot = vm.slots.find(gfn);
+    if (!slot?.memfd || !vm.privateRanges.has(gfn)) return null;
+    return slot.memfd.page(slot.memfdOffset / PAGE_SIZE + gfn - slot.base);
+  }
+
+  /** KVM_TDX_GET_CPUID: the configurable leaves as user space set them. */
+  #getCpuid(target: KvmCpuid2): number {
+    const configurable = configurableCpuid(this.td.info);
+    const entries = this.vcpu.cpuid.filter((entry) =>
+      configurable.some((one) => one.function === entry.function && one.index === entry.index),
+    );
+    return fillCpuid(target, entries);
+  }
+
+  // ---- Interrupts
+
+  deliverInterrupt(vector: number): void {
+    if (this.#pid === null || vector < 16) return;
+    const lp = this.#lp;
+    const pid = (this.#pid * PAGE_SIZE) as HpaAndKeyId;
+    lp.memRead(pid, this.#pir);
+    this.#pir[vector >> 3] |= 1 << (vector & 7);
+    this.#pir[PID_CONTROL] |= 1;
+    lp.memWrite(pid, this.#pir);
+    this.#pending = true;
+  }
+
+  hasInterrupt(): boolean {
+    if (this.#pending) return true;
+    // A virtual interrupt that the guest has not taken yet (VCPU_STATE_DETAILS.VMXIP).
+    const status = tdh(this.#lp, "TDH.VP.RD", this.#handle, metadataFieldId(VP_METADATA.VCPU_STATE_DETAILS));
+    return status === 0n && (outputs().r8 & 1n) !== 0n;
+  }
+
+  nmi(): void {
+    if (this.#tdvpr !== null) this.#vpWrite(metadataFieldId(VP_METADATA.PEND_NMI), 1n, 0xffn);
+  }
+
+  // ---- Running
+
+  completeExit(): void {
+    const complete = this.complete;
+    this.complete = null;
+    complete?.();
+  }
+
+  run(): RunResult {
+    if (!this.#initialized || !this.td.finalized) return -Errno.EINVAL;
+    const lp = this.#lp;
+    const { regs } = lp;
+    // The notification is recognized as soon as the guest runs, and the processor takes in what was posted.
+    if (this.#pending) {
+      this.#pending = false;
+      lp.pendExternalInterrupt(POSTED_INTR_VECTOR);
+    }
+    for (const register of VP_ENTER_GPRS) regs.setGpr(register, this.gprs[register]);
+    regs.setGpr(Gpr.RCX, this.#handle);
+    const status = rawSeamcall(lp, VP_ENTER);
+    this.vpEnterRet = status;
+    this.gprs[Gpr.RCX] = regs.gpr(Gpr.RCX);
+    for (const register of VP_ENTER_GPRS) this.gprs[register] = regs.gpr(register);
+    return this.#handleExit(status);
+  }
+
+  #handleExit(status: bigint): RunResult {
+    const reason = Number(status & 0xffffn);
+    if ((status & NON_RECOVERABLE) !== 0n) {
+      this.td.vm.dead = true;
+      if (reason === ExitReason.TRIPLE_FAULT && statusIs(status, TDX_STATUS.TDX_NON_RECOVERABLE_VCPU)) {
+        this.td.vm.dead = false;
+        return this.vcpu.exit(KvmExit.KVM_EXIT_SHUTDOWN);
+      }
+      return this.#failEntry(status);
+    }
+    if ((status & ERROR) !== 0n) return isBusy(status) ? RunResult.CONTINUE : this.#failEntry(status);
+    switch (reason) {
+      case ExitReason.TDCALL:
+        return handleTdvmcall(this);
+      case ExitReason.EPT_VIOLATION:
+        return this.#eptViolation();
+      case ExitReason.EXTERNAL_INTERRUPT:
+        return RunResult.CONTINUE;
+      case ExitReason.EXCEPTION_NMI:
+        this.#lp.takeNmi();
+        return RunResult.CONTINUE;
+      default:
+        return this.#internalError(reason);
+    }
+  }
+
+  #failEntry(status: bigint): RunResult {
+    const { view } = this.vcpu;
+    view.setBigUint64(32, status, true);
+    view.setUint32(40, this.#lp.index, true);
+    return this.vcpu.exit(KvmExit.KVM_EXIT_FAIL_ENTRY);
+  }
+
+  #internalError(reason: number): RunResult {
+    const { view } = this.vcpu;
+    view.setUint32(32, 4, true);
+    view.setUint32(36, 2, true);
+    view.setBigUint64(40, BigInt(reason), true);
+    view.setBigUint64(48, BigInt(this.#lp.index), true);
+    return this.vcpu.exit(KvmExit.KVM_EXIT_INTERNAL_ERROR);
+  }
+
+  #memoryFault(gfn: number, isPrivate: boolean): RunResult {
+    const { view } = this.vcpu;
+    view.setBigUint64(32, isPrivate ? KVM_MEMORY_EXIT_FLAG_PRIVATE : 0n, true);
+    view.setBigUint64(40, BigInt(gfn) * BigInt(PAGE_SIZE), true);
+    view.setBigUint64(48, BigInt(PAGE_SIZE), true);
+    this.vcpu.exit(KvmExit.KVM_EXIT_MEMORY_FAULT);
+    return -Errno.EFAULT;
+  }
+
+  /** RCX: qualification. RDX: extended qualification. R8: GPA. */
+  #eptViolation(): RunResult {
+    const gpa = this.gprs[Gpr.R8];
+    const { td } = this;
+    const gfn = Number((gpa & ~td.sharedBit) / BigInt(PAGE_SIZE));
+    if ((gpa & td.sharedBit) !== 0n) return this.#sharedFault(gfn);
+    const type = Number(this.gprs[Gpr.RDX] & 0xfn);
+    if (td.sept!.isMapped(gfn)) {
+      if (type === VMX_EEQ_TYPE.PENDING_EPT_VIOLATION) {
+        // The guest touched what it has not accepted: it will never get past this.
+        td.vm.dead = true;
+        return -Errno.EIO;
+      }
+      return RunResult.CONTINUE;
+    }
+    const page = this.#privatePage(gfn);
+    if (page === null) return this.#memoryFault(gfn, true);
+    const status = td.sept!.aug(gfn, page);
+    if (status === 0n || isBusy(status)) return RunResult.CONTINUE;
+    td.vm.dead = true;
+    return -Errno.EIO;
+  }
+
+  #sharedFault(gfn: number): RunResult {
+    const { td } = this;
+    const { vm } = td;
+    const shared = gfn + Number(td.sharedBit) / PAGE_SIZE;
+    const slot = vm.slots.find(gfn);
+    if (!slot) {
+      td.sharedEpt!.mapMmio(shared);
+      for (const lp of vm.process.host.lps) lp.invept(2, 0n);
+      return RunResult.CONTINUE;
+    }
+    if (vm.privateRanges.has(gfn)) return this.#memoryFault(gfn, false);
+    td.sharedEpt!.map(shared, sharedPage(slot, gfn), (slot.flags & KVM_MEM_READONLY) === 0);
+    return RunResult.CONTINUE;
+  }
+
+  // ---- Destruction
+
+  free(): void {
+    if (this.#tdvpr === null) return;
+    if (this.#initialized) {
+      const status = tdhRetry(this.#lp, "TDH.VP.FLUSH", this.#handle);
+      if (!statusIs(status, TDX_STATUS.TDX_VCPU_NOT_ASSOCIATED)) mustSucceed("TDH.VP.FLUSH", status);
+    }
+    if (this.#pid !== null) this.td.vm.process.host.pages.freePage(this.#pid);
+    this.#pid = null;
+  }
+
+  /** The TD's HKID is free. */
+  reclaim(): void {
+    const { pages } = this.td.vm.process.host;
+    for (const page of this.#tdcx) reclaimPage(this.#lp, page, pages);
+    this.#tdcx = [];
+    if (this.#tdvpr !== null) reclaimPage(this.#lp, this.#tdvpr, pages);
+    this.#tdvpr = null;
+  }
+}
+
+const VP_ENTER = leaf("TDH.VP.ENTER");

@@ -1,0 +1,211 @@
+/**
+ * The in-kernel local APIC of a vCPU, in x2APIC mode: what is not virtualised by the processor (timer, ICR, LVT, ID).
+ * Interrupts for the guest go to `post`, since only posted interrupts reach a TD.
+ * Source: Intel SDM vol. 3A ch. 11 (APIC), Linux arch/x86/kvm/lapic.c.
+ */
+
+/** Registers by offset from MSR 0x800. */
+const REG = {
+  ID: 0x02,
+  VERSION: 0x03,
+  LDR: 0x0d,
+  SVR: 0x0f,
+  ESR: 0x28,
+  LVT_CMCI: 0x2f,
+  ICR: 0x30,
+  LVT_TIMER: 0x32,
+  LVT_THERMAL: 0x33,
+  LVT_PERF: 0x34,
+  LVT_LINT0: 0x35,
+  LVT_LINT1: 0x36,
+  LVT_ERROR: 0x37,
+  TMICT: 0x38,
+  TMCCT: 0x39,
+  TDCR: 0x3e,
+  SELF_IPI: 0x3f,
+} as const;
+/** Integrated APIC, version 0x14, six LVT entries. */
+const VERSION = 0x5_0014;
+const LVT_MASKED = 1 << 16;
+const TIMER_MODE_SHIFT = 17;
+const TimerMode = { ONE_SHOT: 0, PERIODIC: 1, TSC_DEADLINE: 2 } as const;
+const SVR_ENABLED = 1 << 8;
+export const IA32_TSC_DEADLINE = 0x6e0;
+
+/** Destination shorthand of the ICR. */
+const Shorthand = { NONE: 0, SELF: 1, ALL: 2, OTHERS: 3 } as const;
+
+export interface LapicHost {
+  /** Nanoseconds of host time. */
+  now(): number;
+  /** The guest's TSC now. */
+  guestTsc(): bigint;
+  /** Host time in ns at which the guest's TSC reaches a value. */
+  timeOfGuestTsc(tsc: bigint): number;
+  /** Makes an interrupt pending for this vCPU's guest. */
+  post(vector: number): void;
+  /** Sends an IPI to others; `destination` is an x2APIC ID, or a shorthand other than NONE. */
+  sendIpi(mode: number, vector: number, destination: number, shorthand: number): void;
+}
+
+export class Lapic {
+  readonly #regs = new Uint32Array(0x40);
+  #icrHigh = 0;
+  /** Host time in ns at which the timer fires; Infinity: not armed. */
+  deadline = Infinity;
+  #tscDeadline = 0n;
+  #started = 0;
+
+  constructor(
+    readonly id: number,
+    /** Length of a bus cycle in ns. */
+    private readonly busCycle: () => number,
+    private readonly host: LapicHost,
+  ) {
+    this.#regs[REG.ID] = id;
+    this.#regs[REG.VERSION] = VERSION;
+    this.#regs[REG.LDR] = ((id >>> 4) << 16) | (1 << (id & 15));
+    this.#regs[REG.SVR] = 0xff;
+    for (const lvt of [
+      REG.LVT_CMCI,
+      REG.LVT_TIMER,
+      REG.LVT_THERMAL,
+      REG.LVT_PERF,
+      REG.LVT_LINT0,
+      REG.LVT_LINT1,
+      REG.LVT_ERROR,
+    ])
+      this.#regs[lvt] = LVT_MASKED;
+  }
+
+  get #mode(): number {
+    return (this.#regs[REG.LVT_TIMER] >>> TIMER_MODE_SHIFT) & 3;
+  }
+  /** Divisor of the timer. */
+  get #divisor(): number {
+    const value = this.#regs[REG.TDCR];
+    return 1 << ((((value & 3) | ((value >> 1) & 4)) + 1) & 7);
+  }
+  #period(): number {
+    return this.#regs[REG.TMICT] * this.#divisor * this.busCycle();
+  }
+
+  /** RDMSR; null: there is no such register. */
+  read(msr: number): bigint | null {
+    if (msr === IA32_TSC_DEADLINE) return this.#tscDeadline;
+    const reg = msr - 0x800;
+    switch (reg) {
+      case REG.ICR:
+        return BigInt(this.#regs[REG.ICR]) | (BigInt(this.#icrHigh) << 32n);
+      case REG.TMCCT:
+        return BigInt(this.#currentCount());
+      case REG.ID:
+      case REG.VERSION:
+      case REG.LDR:
+      case REG.SVR:
+      case REG.ESR:
+      case REG.LVT_CMCI:
+      case REG.LVT_TIMER:
+      case REG.LVT_THERMAL:
+      case REG.LVT_PERF:
+      case REG.LVT_LINT0:
+      case REG.LVT_LINT1:
+      case REG.LVT_ERROR:
+      case REG.TMICT:
+      case REG.TDCR:
+        return BigInt(this.#regs[reg]);
+      default:
+        return null;
+    }
+  }
+
+  #currentCount(): number {
+    if (this.deadline === Infinity || this.#mode === TimerMode.TSC_DEADLINE) return 0;
+    return Math.max(0, Math.floor((this.deadline - this.host.now()) / (this.#divisor * this.busCycle())));
+  }
+
+  /** WRMSR. @returns false: there is no such register, or not for writing */
+  write(msr: number, value: bigint): boolean {
+    if (msr === IA32_TSC_DEADLINE) {
+      if (this.#mode === TimerMode.TSC_DEADLINE) this.#armTscDeadline(value);
+      return true;
+    }
+    const reg = msr - 0x800;
+    const low = Number(value & 0xffff_ffffn);
+    switch (reg) {
+      case REG.ICR:
+        this.#regs[REG.ICR] = low;
+        this.#icrHigh = Number(value >> 32n);
+        this.host.sendIpi((low >>> 8) & 7, low & 0xff, this.#icrHigh, (low >>> 18) & 3);
+        return true;
+      case REG.SELF_IPI:
+        this.host.post(low & 0xff);
+        return true;
+      case REG.LVT_TIMER: {
+        const mode = this.#mode;
+        this.#regs[reg] = low;
+        if (this.#mode !== mode) this.deadline = Infinity;
+        return true;
+      }
+      case REG.TMICT:
+        this.#regs[reg] = low;
+        if (this.#mode === TimerMode.TSC_DEADLINE) return true;
+        this.#started = this.host.now();
+        this.deadline = low === 0 ? Infinity : this.#started + this.#period();
+        return true;
+      case REG.SVR:
+      case REG.ESR:
+      case REG.LVT_CMCI:
+      case REG.LVT_THERMAL:
+      case REG.LVT_PERF:
+      case REG.LVT_LINT0:
+      case REG.LVT_LINT1:
+      case REG.LVT_ERROR:
+      case REG.TDCR:
+        this.#regs[reg] = low;
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  #armTscDeadline(value: bigint): void {
+    this.#tscDeadline = value;
+    this.deadline = value === 0n ? Infinity : this.host.timeOfGuestTsc(value);
+  }
+
+  /** Fires the timer if it is due. */
+  tick(): void {
+    const now = this.host.now();
+    if (now < this.deadline) return;
+    const mode = this.#mode;
+    if (mode === TimerMode.PERIODIC) {
+      const period = Math.max(this.#period(), 1);
+      this.deadline += period * Math.max(1, Math.ceil((now - this.deadline + 1) / period));
+    } else {
+      this.deadline = Infinity;
+      this.#tscDeadline = 0n;
+    }
+    const lvt = this.#regs[REG.LVT_TIMER];
+    if ((lvt & LVT_MASKED) === 0 && (this.#regs[REG.SVR] & SVR_ENABLED) !== 0) this.host.post(lvt & 0xff);
+  }
+}
+
+/** Which of `ids` an IPI from `from` goes to. */
+export function ipiTargets(
+  ids: readonly number[],
+  from: number,
+  destination: number,
+  shorthand: number,
+): number[] {
+  switch (shorthand) {
+    case Shorthand.SELF:
+      return [from];
+    case Shorthand.ALL:
+      return [...ids];
+    case Shorthand.OTHERS:
+      return ids.filter((id) => id !== from);
+    default:
+      return destination === 0xffff_ffff ? [...ids] : ids.filter((id) => id === destination);
+  }
+}
