@@ -83,7 +83,10 @@ export type GuestOp =
   | { op: "wbinvd" }
   | { op: "ud2" }
   | { op: "getRegs" }
-  /** Near call of a program image's entry, or of machine code where the engine runs it: registers in, RAX.. out. */
+  /**
+   * Near call of a program image's entry, or of machine code where the engine runs it: registers in, RAX.. out.
+   * The return address is pushed below the RSP given; afterwards RSP is what it was before the operation.
+   */
   | { op: "call"; gla: bigint; regs: GuestRegisters }
   /** Near jump: the running program ends, the one at `gla` begins. */
   | { op: "jump"; gla: bigint; regs: GuestRegisters };

@@ -381,7 +381,7 @@ describe("a VM", () => {
   it("calls and jumps between programs, and keeps their registers", () => {
     const seen: unknown[] = [];
     const p = vm(function* () {
-      const regs = yield* guest.call(0x3000n, { rcx: 20n, rdx: 22n });
+      const regs = yield* guest.call(0x3000n, { rcx: 20n, rdx: 22n, rsp: 0x8_0000n });
       seen.push(regs.rax);
       yield* guest.jump(0x4000n, { rdi: 9n });
     });
@@ -396,6 +396,29 @@ describe("a VM", () => {
     expect(launch(p)).toBe(ExitReason.HLT);
     expect(seen).toEqual([42n, 9n]);
     expect(Number(readField(p.lp, VMCS.GUEST_RIP))).toBeGreaterThan(0x4000);
+  });
+
+  it("pushes a call's return address, once its page is there, and gives the caller its RSP back", () => {
+    const seen: unknown[] = [];
+    const p = vm(function* () {
+      const before = yield* guest.getRegs();
+      const regs = yield* guest.call(0x3000n, { rsp: 0x10_0010n });
+      seen.push(regs.rax, regs.rsp === before.rsp);
+      yield* guest.hlt();
+    });
+    loadProgram(p, RAM + 0x3000, "callee", function* (regs) {
+      seen.push(regs.rsp);
+      yield* guest.call(0x4000n, { rsp: 0x9_0000n });
+      return yield* guest.load(regs.rsp, 4);
+    });
+    loadProgram(p, RAM + 0x4000, "inner", function* () {
+      yield* guest.pause();
+    });
+    expect(launch(p)).toBe(ExitReason.EPT_VIOLATION);
+    const caller = BigInt(readField(p.lp, VMCS.GUEST_RIP));
+    p.ept.map(0x10_0000, BigInt(RAM + 0x10_0000));
+    expect(resume(p)).toBe(ExitReason.HLT);
+    expect(seen).toEqual([0x10_000cn, caller + 2n, true]);
   });
 
   it("restarts byte copies at the page that faulted", () => {

@@ -4,7 +4,11 @@
  * A program starts when RIP arrives at its stub (abi's program-image.ts). Each operation it yields is an instruction
  * at RIP with a real length. What a program was doing belongs to the VMCS it runs under, and is valid while RIP is
  * where it stopped (the operation is executed again) or right behind that instruction (the VMM completed it: results
- * are taken from the registers). RIP stays within the first 2 KiB of the program, as a loop's does.
+ * are taken from the registers). RIP stays within the first 2 KiB of the program, as a loop's does, and within the
+ * stub's page: what lies behind it need not be mapped (behind a reset vector is nothing).
+ *
+ * A call pushes its return address, whether a program or machine code is called, so that a callee finds its stack
+ * arguments in the same place; RSP is the caller's again when the call has returned.
  */
 import {
   decodeProgramHeader,
@@ -30,6 +34,15 @@ import { OPS, place, snapshot, type OpState } from "./program-ops.js";
 
 /** How far RIP runs from the entry before it goes back to the first byte behind the stub. */
 const RIP_SPAN = 2048n;
+const PAGE = 4096n;
+/** CALL RAX. */
+const CALL_LENGTH = 2n;
+/** A stub with fewer bytes than this from it to the end of its page has no room for instructions behind it. */
+const NEAR_END = 64n;
+/** More than the longest instruction. */
+const SLACK = 16n;
+/** No operation's instruction is longer than 8 bytes. */
+const HALF_STUB = BigInt(PROGRAM_STUB_SIZE / 2);
 const LOW32 = 0xffffffffn;
 
 /** What a handler gets, and what it leaves for IRET. */
@@ -55,6 +68,8 @@ interface Frame {
   frame: HandlerFrame | null;
   rip: bigint;
   rflags: number;
+  /** Callers: RSP before the call. */
+  rsp: bigint;
   /** Machine code was called from here: it returns to `rip`. */
   calledMachine: boolean;
 }
@@ -79,6 +94,7 @@ const newFrame = (kind: Frame["kind"], base: bigint): Frame => ({
   frame: null,
   rip: base,
   rflags: 0,
+  rsp: 0n,
   calledMachine: false,
 });
 
@@ -198,10 +214,7 @@ export class ProgramEngine implements ExecutionEngine {
       if (g.step === Step.EXIT) return this.#stop(g, machine, 0);
       if (g.step === Step.EVENT) return this.#deliver(g, machine, op);
     }
-    if (op.op === "call" || op.op === "jump") {
-      this.#transfer(g, machine, frame, op);
-      return null;
-    }
+    if (op.op === "call" || op.op === "jump") return this.#transfer(g, machine, frame, op);
     const row = OPS[op.op] as unknown as {
       length(op: GuestOp): number;
       execute(g: GuestContext, op: GuestOp, state: OpState): Step;
@@ -242,8 +255,17 @@ export class ProgramEngine implements ExecutionEngine {
     this.#setRip(g, frame, g.regs.get(REG.RIP));
     g.retire(1);
   }
+  /** The next instruction: behind this one, without ever leaving the page of the stub. */
   #setRip(g: GuestContext, frame: Frame, rip: bigint): void {
-    if (rip - frame.base >= RIP_SPAN || rip < frame.base) rip = frame.base + BigInt(PROGRAM_STUB_SIZE);
+    const room = PAGE - (frame.base % PAGE);
+    if (room < NEAR_END) {
+      // Behind the reset vector there is nothing: two instructions take turns in the stub.
+      const first = g.regs.get(REG.RIP) - frame.base < HALF_STUB;
+      rip = first ? frame.base + HALF_STUB : frame.base;
+    } else {
+      const span = room - SLACK < RIP_SPAN ? room - SLACK : RIP_SPAN;
+      if (rip - frame.base >= span || rip < frame.base) rip = frame.base + BigInt(PROGRAM_STUB_SIZE);
+    }
     g.regs.set(REG.RIP, g.mode64 ? rip : rip & LOW32);
   }
   /** A VM exit: where to go on. */
@@ -286,46 +308,53 @@ export class ProgramEngine implements ExecutionEngine {
     machine: Machine,
     frame: Frame,
     op: Extract<GuestOp, { op: "call" | "jump" }>,
-  ): void {
-    place(g.regs, op.regs);
+  ): "exit" | "handover" | null {
+    const { regs } = g;
     const callee = newFrame("program", BigInt.asUintN(64, op.gla));
-    if (op.op === "call") {
-      frame.rip = g.regs.get(REG.RIP);
+    if (op.op === "jump") {
+      place(regs, op.regs);
+      machine.frames[machine.frames.length - 1] = callee;
+    } else {
+      const before = regs.gpr(Gpr.RSP);
+      const back = regs.get(REG.RIP) + CALL_LENGTH;
+      const size = g.mode64 ? 8 : 4;
+      const rsp = BigInt.asUintN(size * 8, (op.regs.rsp ?? before) - BigInt(size));
+      const step = g.store(
+        Number(rsp & LOW32),
+        Number((rsp >> 32n) & LOW32),
+        size,
+        Number(back & LOW32),
+        Number((back >> 32n) & LOW32),
+      );
+      if (step === Step.EXIT) return this.#stop(g, machine, 0);
+      if (step === Step.EVENT) return this.#deliver(g, machine, op);
+      place(regs, op.regs);
+      regs.setGpr(Gpr.RSP, rsp);
+      frame.rip = back;
+      frame.rsp = before;
       machine.frames.push(callee);
-    } else machine.frames[machine.frames.length - 1] = callee;
-    g.regs.set(REG.RIP, callee.base);
+    }
+    regs.set(REG.RIP, callee.base);
     g.retire(1);
+    return null;
   }
 
-  /** The call or jump went to machine code: a return address is pushed, and the engine steps back. */
+  /** The call or jump went to machine code: the engine steps back. */
   #leaveToMachine(g: GuestContext, machine: Machine, frame: Frame): "exit" | "handover" | null {
     const caller = machine.frames.at(-2);
+    machine.frames.pop();
     if (!caller || frame.kind === "handler") {
-      machine.frames.pop();
       if (machine.frames.length === 0) this.#machines.delete(g.vmcs);
       return "handover";
     }
-    const size = g.mode64 ? 8 : 4;
-    const back = caller.rip + 2n;
-    const rsp = BigInt.asUintN(size * 8, g.regs.gpr(Gpr.RSP) - BigInt(size));
-    const step = g.store(
-      Number(rsp & LOW32),
-      Number(rsp >> 32n),
-      size,
-      Number(back & LOW32),
-      Number((back >> 32n) & LOW32),
-    );
-    if (step === Step.EXIT) return this.#stop(g, machine, 0);
-    if (step === Step.EVENT) return this.#deliver(g, machine, null);
-    g.regs.setGpr(Gpr.RSP, rsp);
-    machine.frames.pop();
     caller.calledMachine = true;
     machine.rip = -1n;
-    machine.next = back;
+    machine.next = caller.rip;
     return "handover";
   }
   #machineReturned(g: GuestContext, frame: Frame): void {
     frame.calledMachine = false;
+    g.regs.setGpr(Gpr.RSP, frame.rsp);
     frame.resume = snapshot(g.regs);
     frame.op = null;
     this.#setRip(g, frame, g.regs.get(REG.RIP));
@@ -337,27 +366,28 @@ export class ProgramEngine implements ExecutionEngine {
       this.#iret(g, machine, frame);
       return null;
     }
-    const caller = machine.frames.at(-2);
-    if (caller) {
-      if (frame.value !== undefined) g.regs.setGpr(Gpr.RAX, frame.value);
-      machine.frames.pop();
-      caller.resume = snapshot(g.regs);
-      caller.op = null;
-      this.#setRip(g, caller, caller.rip + 2n);
-      g.retire(1);
-      return null;
-    }
-    // RET to whoever called it: machine code, or whatever stands on the stack.
+    // RET: to the program that called it, to machine code, or to whatever stands on the stack.
+    const { regs } = g;
     const size = g.mode64 ? 8 : 4;
-    const rsp = g.regs.gpr(Gpr.RSP);
-    const step = g.load(Number(rsp & LOW32), Number(rsp >> 32n), size, Access.READ);
+    const rsp = regs.gpr(Gpr.RSP);
+    const step = g.load(Number(rsp & LOW32), Number((rsp >> 32n) & LOW32), size, Access.READ);
     if (step === Step.EXIT) return this.#stop(g, machine, 0);
     if (step === Step.EVENT) return this.#deliver(g, machine, null);
-    if (frame.value !== undefined) g.regs.setGpr(Gpr.RAX, frame.value);
-    g.regs.set(REG.RIP, (BigInt(g.high) << 32n) | BigInt(g.low));
-    g.regs.setGpr(Gpr.RSP, BigInt.asUintN(64, rsp + BigInt(size)));
-    this.#machines.delete(g.vmcs);
+    const back = size === 8 ? (BigInt(g.high) << 32n) | BigInt(g.low) : BigInt(g.low);
+    if (frame.value !== undefined) regs.setGpr(Gpr.RAX, frame.value);
+    regs.setGpr(Gpr.RSP, BigInt.asUintN(64, rsp + BigInt(size)));
+    regs.set(REG.RIP, back);
     g.retire(1);
+    const caller = machine.frames.at(-2);
+    if (caller?.op?.op === "call" && back === caller.rip) {
+      regs.setGpr(Gpr.RSP, caller.rsp);
+      machine.frames.pop();
+      caller.resume = snapshot(regs);
+      caller.op = null;
+      this.#setRip(g, caller, back);
+      return null;
+    }
+    this.#machines.delete(g.vmcs);
     return "handover";
   }
 
