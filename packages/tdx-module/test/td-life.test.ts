@@ -72,7 +72,7 @@ describe("a TD's life", () => {
     const descriptor = BigInt(at.page());
     const vpWr = (id: bigint, value: bigint, mask = NULL_PA) =>
       at.call("TDH.VP.WR", { rcx: tdvpr, rdx: id, r8: value, r9: mask });
-    const root = at.page();
+    const root = notPresentTable(at);
     expect(vpWr(POSTED_INTR_NV, 0xf2n, 0xffffn).status).toBe(0n);
     expect(vpWr(POSTED_INTR_DESC_ADDR, descriptor).status).toBe(0n);
     expect(vpWr(SHARED_EPTP, BigInt(root)).status).toBe(0n);
@@ -139,8 +139,8 @@ describe("a TD's life", () => {
       TDX_STATUS.TDX_HKID_NOT_FREE,
     );
     td.ok("TDH.PHYMEM.CACHE.WB");
-    expect(at.call("TDH.PHYMEM.CACHE.WB").status).toBe(TDX_STATUS.TDX_NO_HKID_READY_TO_WBCACHE);
     td.ok("TDH.MNG.KEY.FREEID", { rcx: td.handle });
+    expect(at.call("TDH.PHYMEM.CACHE.WB").status).toBe(TDX_STATUS.TDX_NO_HKID_READY_TO_WBCACHE);
     expect(at.call("TDH.PHYMEM.PAGE.RECLAIM", { rcx: td.handle }).status).toBe(
       TDX_STATUS.TDX_TD_ASSOCIATED_PAGES_EXIST,
     );
@@ -166,7 +166,6 @@ describe("a TD's life", () => {
     });
     const td = build(at, "@swtdx/test:Empty");
     td.addPage(0x80_0000, new Uint8Array(PAGE_SIZE).fill(0xa5));
-    td.aug;
     td.finalize();
     const chunks: Uint8Array[] = [];
     const block = (name: string, gpa: number) => {
@@ -199,12 +198,19 @@ describe("a TD's life", () => {
   });
 });
 
+/** A table of the VMM's EPT as KVM makes it: no #VE where nothing is mapped. */
+function notPresentTable(at: TdHost): number {
+  const table = at.page();
+  at.write(table, new Uint8Array(new BigUint64Array(512).fill(1n << 63n).buffer));
+  return table;
+}
+
 /** A 4-level EPT of the VMM with one page; @returns its HPA */
 function mapShared(at: TdHost, root: number, gpa: number): number {
   const entry = (table: number, index: number, value: number) =>
     at.write(table + index * 8, new Uint8Array(new BigUint64Array([BigInt(value)]).buffer));
-  const [pdpt, pd, pt, data] = [at.page(), at.page(), at.page(), at.page()];
-  for (const table of [pdpt, pd, pt]) at.write(table, new Uint8Array(PAGE_SIZE));
+  const [pdpt, pd, pt] = [notPresentTable(at), notPresentTable(at), notPresentTable(at)];
+  const data = at.page();
   entry(root, 256, pdpt + 7);
   entry(pdpt, 0, pd + 7);
   entry(pd, 0, pt + 7);
