@@ -1,3 +1,2 @@
-/** @swtdx/cli: the swtdx command: assembles the layers. */
-
-export {};
+/** @swtdx/cli: the swtdx command. `run` is the command as a function: arguments in, exit code out. */
+export { run } from "./run.js";

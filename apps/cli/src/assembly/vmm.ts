@@ -1,10 +1,7 @@
-/** What a VMM's process asks of the kernel, from KVM. */
+/** What a VMM's process asks of the kernel: KVM's entry points. */
+import { openKvm } from "@swtdx/kvm";
 import type { Syscalls } from "@swtdx/qemu";
-import { UsageError } from "../errors.js";
 import type { Platform } from "./platform.js";
 
-/** The system calls of a process on this host. */
-export function openProcess(platform: Platform): Syscalls {
-  void platform;
-  throw new UsageError("this build has no KVM: boot and measure need @swtdx/kvm");
-}
+/** A process on the platform's host. */
+export const openProcess = (platform: Platform): Syscalls => openKvm(platform.host);
