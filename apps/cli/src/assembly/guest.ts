@@ -3,6 +3,7 @@
  * At its end the guest sends its event log out by the debug port, framed, since nobody outside can read its memory.
  */
 import { guest, type Guest, type GuestProgram } from "@swtdx/abi";
+import { EventLogError, parseEventLog } from "@swtdx/attestation";
 import { buildFirmware, programs as firmwarePrograms } from "@swtdx/edk2";
 import { buildImage, GRUB_FILE_GUID, programs as grubPrograms } from "@swtdx/grub";
 import { createGuest, defaultInit, type Kernel } from "@swtdx/guest";
@@ -13,9 +14,20 @@ const DEBUG_PORT = 0x402;
 /** Starts the frame: eight bytes, then the length, 32-bit little-endian, then the log. */
 const FRAME = new TextEncoder().encode("\0CCEL\0\0\x01");
 
+/** The firmware reserves far more than it fills; a log that cannot be read is sent whole. */
+function usedBytes(area: Uint8Array): number {
+  try {
+    return parseEventLog(area).used;
+  } catch (error) {
+    if (error instanceof EventLogError) return area.length;
+    throw error;
+  }
+}
+
 function* sendEventLog(kernel: Kernel): Guest<void> {
-  const log = yield* kernel.eventLog();
-  if (!log) return;
+  const area = yield* kernel.eventLog();
+  if (!area) return;
+  const log = area.subarray(0, usedBytes(area));
   const { length } = log;
   const size = [length & 0xff, (length >> 8) & 0xff, (length >> 16) & 0xff, length >>> 24];
   for (const byte of [...FRAME, ...size, ...log]) yield* guest.out(DEBUG_PORT, 1, byte);
