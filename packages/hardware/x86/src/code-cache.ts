@@ -54,8 +54,8 @@ export class CodeCache {
     const key = frame * 3 + code;
     let page = this.pages.get(key);
     if (page) {
-      const known = page.map[offset]!;
-      if (known) return page.records[known - 1]!;
+      const known = page.map[offset];
+      if (known) return page.records[known - 1];
     }
     if (this.next + (RUN_LENGTH + 1) * RECORD_SIZE > this.poolEnd) {
       this.flush();
@@ -74,9 +74,9 @@ export class CodeCache {
     const first = this.next;
     let at = offset;
     for (let n = 0; ; n++) {
-      const known = at < PAGE_SIZE ? page.map[at]! : 0;
+      const known = at < PAGE_SIZE ? page.map[at] : 0;
       if (n >= RUN_LENGTH || at >= PAGE_SIZE || known) {
-        this.writeLink(this.allocate(), at, known ? page.records[known - 1]! : 0);
+        this.writeLink(this.allocate(), at, known ? page.records[known - 1] : 0);
         return first;
       }
       const status = this.decoder.decode(this.u8, base + at, base + PAGE_SIZE, code);
@@ -132,7 +132,7 @@ export class CodeCache {
       i32[w + RECORD.TARGET / 4] = 0;
       u8[record + RECORD.SCALE] = d.operandSize === 16 ? 1 : 0;
     }
-    if (!form.hasModrm && (form.operands.length === 0 || form.operands[0]!.kind === "t")) {
+    if (!form.hasModrm && (form.operands.length === 0 || form.operands[0].kind === "t")) {
       u16[h + RECORD.A / 2] = d.rep;
     }
     this.writeAddress(record, offset, code);
@@ -160,7 +160,7 @@ export class CodeCache {
     if (simple) {
       u16[h + RECORD.BASE / 2] = base === 16 ? ENGINE.ZERO : base === 17 ? ENGINE.RIP_BASE : base * 8;
       u16[h + RECORD.INDEX / 2] = d.index === 16 ? ENGINE.ZERO : d.index * 8;
-      u16[h + RECORD.SEGMENT / 2] = d.segment >= 4 ? SEGMENT_OFFSETS[d.segment]! : ENGINE.ZERO;
+      u16[h + RECORD.SEGMENT / 2] = d.segment >= 4 ? SEGMENT_OFFSETS[d.segment] : ENGINE.ZERO;
     } else {
       u16[h + RECORD.BASE / 2] = ENGINE.ZERO;
       u16[h + RECORD.INDEX / 2] = ENGINE.ZERO;
@@ -194,8 +194,8 @@ export class CodeCache {
   }
   private touches(page: CodePage, offset: number, length: number): boolean {
     for (let at = Math.max(0, offset - 14); at < Math.min(PAGE_SIZE, offset + length); at++) {
-      const n = page.map[at]!;
-      if (n && at + this.u8[page.records[n - 1]! + RECORD.LENGTH]! > offset) return true;
+      const n = page.map[at];
+      if (n && at + this.u8[page.records[n - 1] + RECORD.LENGTH] > offset) return true;
     }
     return false;
   }

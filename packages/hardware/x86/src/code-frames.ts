@@ -27,13 +27,13 @@ export class CodeFrames {
     return this.flags[frame] !== 0;
   }
   add(frame: number, user: number): void {
-    const before = this.flags[frame]!;
+    const before = this.flags[frame];
     this.flags[frame] = before | (1 << user);
     if (before) return;
     for (const user of this.users) user.protectFrame(frame);
   }
   remove(frame: number, user: number): void {
-    this.flags[frame] = this.flags[frame]! & ~(1 << user);
+    this.flags[frame] = this.flags[frame] & ~(1 << user);
   }
   /** Bytes of a frame are about to change: forgets the code that they are part of. */
   written(frame: number, offset = 0, length = 4096): void {

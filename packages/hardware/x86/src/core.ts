@@ -58,7 +58,7 @@ const ARITHMETIC_FLAGS = 0x8d5;
 const STEP_RECORDS = 4;
 const EXEC_ENTRIES = 1024;
 const names = Object.keys(operations);
-const table: Operation[] = names.map((name) => operations[name]!);
+const table: Operation[] = names.map((name) => operations[name]);
 
 /** What a translation found; the environment fills it in. */
 export interface Fill {
@@ -194,13 +194,13 @@ export class X86Core implements CodeUser {
   // --- the register file's fields
 
   get32(offset: number): number {
-    return this.i32[(this.base + offset) >> 2]!;
+    return this.i32[(this.base + offset) >> 2];
   }
   set32(offset: number, value: number): void {
     this.i32[(this.base + offset) >> 2] = value;
   }
   get64(offset: number): bigint {
-    return this.regs.u64[offset >> 3]!;
+    return this.regs.u64[offset >> 3];
   }
   set64(offset: number, value: bigint): void {
     this.regs.u64[offset >> 3] = value;
@@ -373,9 +373,9 @@ export class X86Core implements CodeUser {
   }
   protectFrame(frame: number): void {
     for (let entry = this.tlb; entry < this.tlb + TLB_SETS * TLB_SET_SIZE; entry += TLB_ENTRY_SIZE) {
-      const low = this.i32[(entry + TLB.WRITE) >> 2]!;
+      const low = this.i32[(entry + TLB.WRITE) >> 2];
       if (low === -1 && this.i32[(entry + TLB.WRITE + 4) >> 2] === -1) continue;
-      if ((this.i32[(entry + TLB.ADDEND) >> 2]! + low) >>> 12 === frame) {
+      if ((this.i32[(entry + TLB.ADDEND) >> 2] + low) >>> 12 === frame) {
         this.i32[(entry + TLB.WRITE) >> 2] = -1;
         this.i32[(entry + TLB.WRITE + 4) >> 2] = -1;
       }
@@ -427,7 +427,7 @@ export class X86Core implements CodeUser {
     }
     const access = descriptor & Access.WRITE;
     const offset = low & 0xfff;
-    this.parts[0]!.kind = this.parts[1]!.kind = 0;
+    this.parts[0].kind = this.parts[1].kind = 0;
     if (offset + size <= PAGE_SIZE) return this.slowPart(low, high, size, access, 0, 0, true);
     // The access spans two pages: both must be good before either is touched.
     const first = PAGE_SIZE - offset;
@@ -449,7 +449,7 @@ export class X86Core implements CodeUser {
   ): number {
     const result = this.translate(low, high, access);
     const offset = low & 0xfff;
-    const p = this.parts[part]!;
+    const p = this.parts[part];
     if (result === Translation.OK) {
       const { frame } = this.fill;
       if (this.fill.cacheable && !this.implicit) this.insert(low, high, frame);
@@ -533,7 +533,7 @@ export class X86Core implements CodeUser {
     const page = (high >>> 0) * 0x100000 + (low >>> 12);
     const index = (low >>> 12) & (EXEC_ENTRIES - 1);
     const tag = page * 2 + (this.cpl === 3 ? 1 : 0);
-    if (this.execTag[index] === tag) return this.execFrame[index]!;
+    if (this.execTag[index] === tag) return this.execFrame[index];
     const result = this.translate(low, high, Access.EXECUTE);
     if (result === Translation.DEVICE) {
       this.raise(Vector.UD);
@@ -613,7 +613,7 @@ export class X86Core implements CodeUser {
   // --- operations in TypeScript
 
   private operation(pc: number, argument: number): number {
-    const operation = table[argument & 0xfff]!;
+    const operation = table[argument & 0xfff];
     const status = operation(this, pc, 16 << ((argument >> 12) & 3), (argument & (1 << 14)) !== 0);
     if (this.attention && (status === Status.NEXT || status === Status.JUMP)) {
       if (status === Status.NEXT) this.advance(pc);
@@ -623,7 +623,7 @@ export class X86Core implements CodeUser {
   }
   /** RIP goes behind the instruction. */
   advance(pc: number): void {
-    const length = BigInt(this.u8[pc + RECORD.LENGTH]!);
+    const length = BigInt(this.u8[pc + RECORD.LENGTH]);
     this.set64(REG.RIP, (this.get64(REG.RIP) + length) & this.get64(ENGINE.RIP_MASK));
   }
 
@@ -740,7 +740,7 @@ export class X86Core implements CodeUser {
     if (pc === this.step) {
       this.cache.writeLink(
         this.step + RECORD_SIZE,
-        this.dv.getUint16(pc + RECORD.OFFSET, true) + this.u8[pc + RECORD.LENGTH]!,
+        this.dv.getUint16(pc + RECORD.OFFSET, true) + this.u8[pc + RECORD.LENGTH],
         0,
         Handler.STOP,
       );
@@ -750,7 +750,7 @@ export class X86Core implements CodeUser {
         this.i32[(copy + RECORD.B) >> 2] = copy + RECORD.IMM;
       this.cache.writeLink(
         copy + RECORD_SIZE,
-        this.dv.getUint16(pc + RECORD.OFFSET, true) + this.u8[pc + RECORD.LENGTH]!,
+        this.dv.getUint16(pc + RECORD.OFFSET, true) + this.u8[pc + RECORD.LENGTH],
         0,
         Handler.STOP,
       );

@@ -119,21 +119,21 @@ export class RegisterFile {
 
   /** A 64-bit register by its offset in REG. */
   get(offset: number): bigint {
-    return this.u64[offset >> 3]!;
+    return this.u64[offset >> 3];
   }
   set(offset: number, value: bigint): void {
     this.u64[offset >> 3] = value;
   }
   /** A 32-bit register, or the low half of a 64-bit one. */
   get32(offset: number): number {
-    return this.u32[offset >> 2]!;
+    return this.u32[offset >> 2];
   }
   set32(offset: number, value: number): void {
     this.u32[offset >> 2] = value;
   }
   /** A general-purpose register by number. */
   gpr(number: number): bigint {
-    return this.u64[number]!;
+    return this.u64[number];
   }
   setGpr(number: number, value: bigint): void {
     this.u64[number] = value;

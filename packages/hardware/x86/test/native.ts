@@ -49,15 +49,15 @@ function value(): bigint {
   };
   switch (kind) {
     case 0:
-      set(SPECIAL[low >>> 29]!, 0);
+      set(SPECIAL[low >>> 29], 0);
       break;
     case 1: {
-      const v = -(SPECIAL[low >>> 29]! | 0) | 0;
+      const v = -(SPECIAL[low >>> 29] | 0) | 0;
       set(v, v >> 31);
       break;
     }
     case 2:
-      set(SPECIAL[high >>> 29]!, SPECIAL[low >>> 29]!);
+      set(SPECIAL[high >>> 29], SPECIAL[low >>> 29]);
       break;
     case 3:
       set(low >>> 24, 0);
@@ -71,7 +71,7 @@ function value(): bigint {
     default:
       set(low, high);
   }
-  return whole[0]!;
+  return whole[0];
 }
 function input(number: number, i: number, form: NativeForm, pins: number): NativeCase {
   seed = Math.imul(number * 1000 + i, 2654435761) + 1;
@@ -94,7 +94,7 @@ function input(number: number, i: number, form: NativeForm, pins: number): Nativ
   if (pins & PIN.T) gpr[2] = BigInt.asUintN(64, BigInt((random() & 1023) - 512));
   if (pins & PIN.E && random() & 1) {
     const wide = form.mode === 64 && form.code.length === 4;
-    memory[WINDOW / 16] = wide ? gpr[0]! : (gpr[0]! & 0xffffffffn) | ((gpr[2]! & 0xffffffffn) << 32n);
+    memory[WINDOW / 16] = wide ? gpr[0] : (gpr[0] & 0xffffffffn) | ((gpr[2] & 0xffffffffn) << 32n);
     memory[WINDOW / 16 + 1] = gpr[2]!;
   }
   if (pins & PIN.F) flags |= 0x400;
@@ -114,11 +114,11 @@ export function replay(
   const u64 = () => view.getBigUint64((at += 8) - 8, true);
   const u16 = () => view.getUint16((at += 2) - 2, true);
   for (let number = 0; bytes[at] !== 0; number++) {
-    const mode = bytes[at]! as 32 | 64;
-    const length = bytes[at + 1]!;
+    const mode = bytes[at] as 32 | 64;
+    const length = bytes[at + 1];
     const pins = view.getUint16(at + 2, true);
     const cases = view.getUint16(at + 4, true);
-    const nameLength = bytes[at + 6]!;
+    const nameLength = bytes[at + 6];
     at += 7;
     const text = bytes.toString("latin1", at, at + nameLength);
     at += nameLength;
@@ -127,7 +127,7 @@ export function replay(
     const form: NativeForm = { text, mode, code, vectors: (pins & PIN.V) !== 0, cases };
     for (let i = 0; i < cases; i++) {
       const from = input(number, i, form, pins);
-      const vector = bytes[at++]!;
+      const vector = bytes[at++];
       const gpr = from.gpr.slice();
       const memory = from.memory.slice();
       const xmm = from.xmm.slice();

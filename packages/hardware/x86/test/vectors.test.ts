@@ -85,14 +85,14 @@ test("every recorded outcome of a real processor", () => {
     core.set64(REG.RIP, BigInt(CODE));
     window.set(input.memory);
     for (let n = 0; n < input.xmm.length; n++)
-      core.set64(REG.ZMM + (n >> 1) * 64 + (n & 1) * 8, input.xmm[n]!);
+      core.set64(REG.ZMM + (n >> 1) * 64 + (n & 1) * 8, input.xmm[n]);
     core.environment.poll = () => -1;
     core.set32(ENGINE.VECTOR, 255);
     const before = core.get64(REG.INSTRUCTIONS);
     const stop = core.run(1);
     const vector = stop === Stop.ENVIRONMENT ? core.event.vector : 255;
     const problems: string[] = [];
-    const name = form.text.replace(/^repn?e? /, "").split(" ")[0]!;
+    const name = form.text.replace(/^repn?e? /, "").split(" ")[0];
     if (vector !== expected.vector) problems.push(`exception ${vector}, expected ${expected.vector}`);
     else if (vector === 255) {
       if (core.get64(REG.INSTRUCTIONS) - before !== 1n) problems.push("instruction count");
@@ -101,27 +101,27 @@ test("every recorded outcome of a real processor", () => {
       if (
         !undefinedResult(
           form,
-          form.text.endsWith("cl") ? Number(input.gpr[1]! & 255n) : parseInt(form.text.split(", ").at(-1)!),
+          form.text.endsWith("cl") ? Number(input.gpr[1] & 255n) : parseInt(form.text.split(", ").at(-1)!),
         )
       ) {
         const mask = form.mode === 64 ? 0xffffffffffffffffn : 0xffffffffn;
         for (let n = 0; n < 16; n++) {
-          const got = core.regs.u64[n]! & mask;
-          if (got !== (expected.gpr[n]! & mask))
+          const got = core.regs.u64[n] & mask;
+          if (got !== (expected.gpr[n] & mask))
             problems.push(
-              `r${n} ${got.toString(16)}, expected ${expected.gpr[n]!.toString(16)} from ${input.gpr[n]!.toString(16)}`,
+              `r${n} ${got.toString(16)}, expected ${expected.gpr[n].toString(16)} from ${input.gpr[n].toString(16)}`,
             );
         }
         for (let n = 0; n < window.length; n++)
           if (window[n] !== expected.memory[n])
             problems.push(
-              `memory ${n * 8 - WINDOW / 2}: ${window[n]!.toString(16)}, expected ${expected.memory[n]!.toString(16)} from ${input.memory[n]!.toString(16)}`,
+              `memory ${n * 8 - WINDOW / 2}: ${window[n].toString(16)}, expected ${expected.memory[n].toString(16)} from ${input.memory[n].toString(16)}`,
             );
         for (let n = 0; n < expected.xmm.length; n++) {
           const got = core.get64(REG.ZMM + (n >> 1) * 64 + (n & 1) * 8);
           if (got !== expected.xmm[n])
             problems.push(
-              `xmm${n >> 1}[${n & 1}] ${got.toString(16)}, expected ${expected.xmm[n]!.toString(16)} from ${input.xmm[n]!.toString(16)}`,
+              `xmm${n >> 1}[${n & 1}] ${got.toString(16)}, expected ${expected.xmm[n].toString(16)} from ${input.xmm[n].toString(16)}`,
             );
         }
         let ignore = UNDEFINED[name] ?? 0;
@@ -137,7 +137,7 @@ test("every recorded outcome of a real processor", () => {
     else if (!failures.has(form.text))
       failures.set(
         form.text,
-        `${form.text} (${form.mode}-bit) case ${i}: ${problems.slice(0, 3).join("; ")} flags in ${input.flags.toString(16)} rax ${input.gpr[0]!.toString(16)} rcx ${input.gpr[1]!.toString(16)}`,
+        `${form.text} (${form.mode}-bit) case ${i}: ${problems.slice(0, 3).join("; ")} flags in ${input.flags.toString(16)} rax ${input.gpr[0].toString(16)} rcx ${input.gpr[1].toString(16)}`,
       );
   });
   console.log(

@@ -94,7 +94,7 @@ export class Decoder {
       return -1;
     }
     if (this.position >= this.end) return -1;
-    return this.bytes[this.position++]!;
+    return this.bytes[this.position++];
   }
   private short(): number {
     return this.position - this.start > MAX_LENGTH ? Decoded.TOO_LONG : Decoded.TRUNCATED;
@@ -199,7 +199,7 @@ export class Decoder {
     if (!forms) return Decoded.UNDEFINED;
 
     let modrm = -1;
-    if (forms[0]!.hasModrm) {
+    if (forms[0].hasModrm) {
       modrm = this.next();
       if (modrm < 0) return this.short();
       this.modrm = modrm;
@@ -220,11 +220,11 @@ export class Decoder {
       this.memory = modrm < 0xc0 && !form.ignoresMod;
       if (this.memory && !this.modrmAddress(modrm)) return this.short();
     }
-    if (this.lock && !(form.lockable && this.memory && form.operands[0]!.kind !== "G"))
+    if (this.lock && !(form.lockable && this.memory && form.operands[0].kind !== "G"))
       return Decoded.UNDEFINED;
     const operands = form.operands;
     for (let i = 0; i < operands.length; i++) {
-      const status = this.operand(operands[i]!, i, opcode, modrm, code);
+      const status = this.operand(operands[i], i, opcode, modrm, code);
       if (status !== Decoded.OK) return status;
     }
     return Decoded.OK;
@@ -232,7 +232,7 @@ export class Decoder {
 
   /** In 16- and 32-bit code C4 and C5 are VEX only if what follows looks like ModRM's register form. */
   private peekRegisterForm(): boolean {
-    return this.position < this.end && this.bytes[this.position]! >= 0xc0;
+    return this.position < this.end && this.bytes[this.position] >= 0xc0;
   }
 
   private choose(
@@ -242,7 +242,7 @@ export class Decoder {
     code: number,
   ): OpcodeForm | undefined {
     for (let i = 0; i < forms.length; i++) {
-      const f = forms[i]!;
+      const f = forms[i];
       if (f.prefix !== "") {
         if (
           this.rep === 1

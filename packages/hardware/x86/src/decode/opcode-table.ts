@@ -56,7 +56,7 @@ function parseOperand(text: string): OperandSpec {
   if (fixed) return { kind: "f", size: fixed[0], value: fixed[1] };
   if (/^\d$/.test(text)) return { kind: "n", size: "b", value: Number(text) };
   if (text === "v" || text === "z") return { kind: "t", size: text, value: 0 };
-  return { kind: text[0]!, size: text.slice(1), value: 0 };
+  return { kind: text[0], size: text.slice(1), value: 0 };
 }
 
 function parseRow(row: string): { map: number; opcode: number; range: number; form: OpcodeForm } {
@@ -76,7 +76,7 @@ function parseRow(row: string): { map: number; opcode: number; range: number; fo
   const onlyReg = flags.includes("reg");
   return {
     map: MAPS.indexOf((match[2] ?? "") as (typeof MAPS)[number]),
-    opcode: parseInt(match[3]!, 16),
+    opcode: parseInt(match[3], 16),
     range: flags.includes("x") ? 8 : 1,
     form: {
       name,
@@ -158,17 +158,17 @@ export function handlerKey(form: OpcodeForm, operandSize: number, memory: boolea
       case "Q":
       case "M":
         if (memory) return `m${operandBits(operand.size.slice(-1), operandSize)}`;
-        if (operand.kind === "W") return "xyz"[i]!;
-        if (operand.kind === "Q") return "no"[i]!;
-        return "rbc"[i]! + operandBits(operand.size[0]!, operandSize);
+        if (operand.kind === "W") return "xyz"[i];
+        if (operand.kind === "Q") return "no"[i];
+        return "rbc"[i] + operandBits(operand.size[0], operandSize);
       case "O":
         return `m${bits}`;
       case "V":
       case "U":
-        return "xyz"[i]!;
+        return "xyz"[i];
       case "P":
       case "N":
-        return "no"[i]!;
+        return "no"[i];
       case "I":
         if (i === 0) return `i${operandSize}`;
         return i === 1 ? `b${operand.size === "b" ? 8 : operandSize}` : "i";
@@ -187,7 +187,7 @@ export function handlerKey(form: OpcodeForm, operandSize: number, memory: boolea
       case "t":
         return `v${operandBits(operand.size, operandSize)}`;
       default:
-        return "rbc"[i]! + bits;
+        return "rbc"[i] + bits;
     }
   });
   return `${form.name}:${parts.join(",")}`;

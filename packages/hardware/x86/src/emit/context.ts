@@ -83,15 +83,15 @@ export abstract class Context {
     return this.operandAddress(i);
   }
   get bits(): Bits {
-    return this.operands[0]!.bits as Bits;
+    return this.operands[0].bits as Bits;
   }
   /** Type in which operands of this width are computed. */
   static type(bits: number): ValType {
     return bits === 64 ? I64 : I32;
   }
   /** Operand `i`, zero-extended to 32 bits or the full 64. */
-  read(i: number, bits: number = this.operands[i]!.bits): Local {
-    const { kind } = this.operands[i]!;
+  read(i: number, bits: number = this.operands[i].bits): Local {
+    const { kind } = this.operands[i];
     if (kind === "i") {
       const value = this.immediate();
       return this.code.let(bits === 64 ? value : this.zeroExtend(bits, value.wrap()));
@@ -101,8 +101,8 @@ export abstract class Context {
     return this.code.let(loadBits(bits, address, offset));
   }
   /** Writes operand `i`; a 32-bit register is zero-extended. */
-  write(i: number, value: V, bits: number = this.operands[i]!.bits): void {
-    if (this.operands[i]!.kind === "m") {
+  write(i: number, value: V, bits: number = this.operands[i].bits): void {
+    if (this.operands[i].kind === "m") {
       const host = this.memory(bits / 8, 0x100);
       this.storeMemory(host, bits, value);
       return;
@@ -119,8 +119,8 @@ export abstract class Context {
   }
   /** Reads, computes and writes operand `i` with one access check. */
   modify(i: number, change: (value: Local) => V): void {
-    const bits = this.operands[i]!.bits;
-    if (this.operands[i]!.kind === "m") {
+    const bits = this.operands[i].bits;
+    if (this.operands[i].kind === "m") {
       const host = this.memory(bits / 8, 0x100);
       const value = this.code.let(loadBits(bits, host));
       this.storeMemory(host, bits, change(value));
@@ -256,7 +256,7 @@ export abstract class Context {
       () => this.pf(),
       () => this.flagS.xor(this.flagC).xor(this.flagC.shl(1)).lt_s(0),
       () => this.flagS.xor(this.flagC).xor(this.flagC.shl(1)).lt_s(0).or(this.zf()),
-    ][n >> 1]!();
+    ][n >> 1]();
     return n & 1 ? base.eqz() : base;
   }
 

@@ -146,7 +146,7 @@ abstract class InterpreterContext extends Context {
     const rip = this.load64(ENGINE.RIP_BASE)
       .add(this.pc.load(LOAD.i64_32s, RECORD.IMM))
       .and(this.load64(ENGINE.RIP_MASK));
-    return this.operands[0]!.bits === 16 ? rip.and(0xffff) : rip;
+    return this.operands[0].bits === 16 ? rip.and(0xffff) : rip;
   }
 }
 

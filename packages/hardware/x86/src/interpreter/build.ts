@@ -3,7 +3,6 @@
  * handlers are cases of it; all others are functions in a table, some of which only call TypeScript.
  */
 import { buildOpcodeTable, handlerKey, type OpcodeForm, type OpcodeTable } from "../decode/opcode-table.js";
-import { type Semantics } from "../emit/context.js";
 import { ColdContext, type EngineLayout, HotContext } from "../emit/interpreter-context.js";
 import { ENGINE, RECORD, RECORD_SIZE, Status } from "../layout.js";
 import { REG } from "../register-file.js";
@@ -75,7 +74,7 @@ const places = (key: string) =>
     .slice(key.indexOf(":") + 1)
     .split(",")
     .filter((text) => text !== "" && text !== "-")
-    .map((text) => ({ kind: text[0]!, bits: Number(text.slice(1) || 0) }));
+    .map((text) => ({ kind: text[0], bits: Number(text.slice(1) || 0) }));
 
 /** Forms on mm registers have no semantics yet: they raise #UD. */
 const usesMmx = (form: OpcodeForm) => form.operands.some((o) => "PQN".includes(o.kind));
@@ -142,7 +141,7 @@ export function buildInterpreter(options: BuildOptions): Built {
   // The functions of the cold ones.
   const coldIndexes = cold.map((entry) => {
     const code = new Code({ params: [I32], results: [I32] });
-    const emitter = (semantics as Semantics)[entry.name];
+    const emitter = semantics[entry.name];
     if (emitter) {
       const context = new ColdContext(code, layout);
       context.operands = places(entry.key);
@@ -242,7 +241,7 @@ export function buildInterpreter(options: BuildOptions): Built {
       code.releaseTemporaries();
       context.operands = places(entry.key);
       context.undo = undefined;
-      (semantics as Semantics)[entry.name]!(context);
+      semantics[entry.name](context);
       context.next();
       if (i < hot.length - 1) code.end();
     });

@@ -83,7 +83,7 @@ export const arithmetic: Semantics = {
       old = a;
       return add(c, c.bits, a, b);
     });
-    if (c.operands[0]!.kind === "m") c.write(1, old!);
+    if (c.operands[0].kind === "m") c.write(1, old!);
     else {
       // Both registers may be the same one: the sum is what remains.
       const sum = c.read(0);
@@ -96,7 +96,7 @@ export const arithmetic: Semantics = {
     const source = c.read(1);
     const accumulator = c.code.let(c.gpr(0, bits));
     let old: V | undefined;
-    if (c.operands[0]!.kind === "m") {
+    if (c.operands[0].kind === "m") {
       c.modify(0, (a) => {
         old = a;
         sub(c, bits, accumulator, a);

@@ -18,7 +18,7 @@ const bitTest =
       c.setCarry(c.code.let(value.shr_u(place).wrap().and(1)));
       return change ? change(value, one.shl(place)) : value;
     };
-    if (c.operands[0]!.kind !== "m") {
+    if (c.operands[0].kind !== "m") {
       const value = c.read(0);
       const result = apply(value);
       if (change) c.write(0, result);
@@ -171,7 +171,7 @@ export const bitOperations: Semantics = {
   },
   crc32: (c) => {
     const b = c.read(1);
-    const bytes = c.operands[1]!.bits / 8;
+    const bytes = c.operands[1].bits / 8;
     const r = c.helper("crc32", c.read(0, 32), b.u64(), i32(bytes));
     c.write(0, c.bits === 64 ? r.u64() : r);
   },

@@ -58,16 +58,16 @@ function countDown(c: Context): V {
 export function addressMask(c: Context, size: V): V {
   return c.choose(size.eqz(), i64(0xffff), c.choose(size.eq(1), i64(0xffffffff), i64(-1)));
 }
-const transferBits = (c: Context, i = 0) => c.operands[i]!.bits;
+const transferBits = (c: Context, i = 0) => c.operands[i].bits;
 
 export const control: Semantics = {
   jmp: (c) => {
-    if (c.operands[0]!.kind === "j") c.branch();
+    if (c.operands[0].kind === "j") c.branch();
     else c.jump(target(c, c.bits, c.read(0)));
   },
   call: (c) => {
     const bits = transferBits(c);
-    if (c.operands[0]!.kind === "j") {
+    if (c.operands[0].kind === "j") {
       const rip = c.nextRip();
       push(c, bits, bits === 64 ? rip : rip.wrap());
       c.branch();

@@ -24,7 +24,7 @@ export function byteSwap(bits: number, value: V, c: Context): V {
 const extend =
   (signed: boolean): Emitter =>
   (c) => {
-    const from = c.operands[1]!.bits;
+    const from = c.operands[1].bits;
     const v = c.read(1);
     if (!signed) return c.write(0, c.bits === 64 ? v.u64() : v);
     const s = from === 64 ? v : c.signExtend(from, v);

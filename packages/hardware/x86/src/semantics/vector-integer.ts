@@ -42,7 +42,7 @@ function alignedMemory(c: Context, access: number): Local {
 }
 /** Operand as a vector: registers whole, memory by its size and zero-extended. */
 export function readVector(c: Context, i: number, aligned = true): Local {
-  const { kind, bits } = c.operands[i]!;
+  const { kind, bits } = c.operands[i];
   if (kind !== "m") {
     const { address, offset } = c.operand(i);
     return c.code.let(address.loadV128(offset));
@@ -53,7 +53,7 @@ export function readVector(c: Context, i: number, aligned = true): Local {
   return c.code.let(replace64(ZERO, 0, scalar));
 }
 export function writeVector(c: Context, i: number, value: V, aligned = true): void {
-  if (c.operands[i]!.kind !== "m") {
+  if (c.operands[i].kind !== "m") {
     const { address, offset } = c.operand(i);
     c.code.storeV128(address, value, offset);
     return;
@@ -207,7 +207,7 @@ const blendVariable = (code: number, bits: number): Emitter =>
     const { address, offset } = c.field(768);
     return bitselect(b, a, op(code, address.loadV128(offset), i32(bits - 1)));
   });
-const extend = (...codes: number[]): Emitter => unary((b) => codes.reduce((v, code) => op(code, v), b as V));
+const extend = (...codes: number[]): Emitter => unary((b) => codes.reduce((v, code) => op(code, v), b));
 
 const move =
   (aligned: boolean): Emitter =>
@@ -220,8 +220,8 @@ const moveScalar =
   (bits: 32 | 64): Emitter =>
   (c) => {
     requireSse(c);
-    const destination = c.operands[0]!.kind;
-    const source = c.operands[1]!.kind;
+    const destination = c.operands[0].kind;
+    const source = c.operands[1].kind;
     if (destination === "m") {
       const { address, offset } = c.operand(1);
       const value = c.code.let(loadBits(bits, address, offset));
@@ -240,13 +240,13 @@ const moveHalf =
   (from: number, to: number): Emitter =>
   (c) => {
     requireSse(c);
-    if (c.operands[0]!.kind === "m") {
+    if (c.operands[0].kind === "m") {
       const { address, offset } = c.operand(1);
       const value = c.code.let(address.load(LOAD.i64, offset + to * 8));
       c.storeMemory(c.memory(8, Access.WRITE), 64, value);
       return;
     }
-    const source = c.operands[1]!.kind === "m" ? undefined : c.operand(1);
+    const source = c.operands[1].kind === "m" ? undefined : c.operand(1);
     const value = c.code.let(
       source ? source.address.load(LOAD.i64, source.offset + from * 8) : c.memory(8, 0).load(LOAD.i64),
     );
@@ -256,7 +256,7 @@ const moveHalf =
 /** MOVD, MOVQ between general registers or memory and xmm. */
 const movd: Emitter = (c) => {
   requireSse(c);
-  if (c.operands[0]!.kind === "x") {
+  if (c.operands[0].kind === "x") {
     writeVector(c, 0, replace64(ZERO, 0, c.read(1).u64()));
     return;
   }
@@ -266,9 +266,9 @@ const movd: Emitter = (c) => {
 };
 const movq: Emitter = (c) => {
   requireSse(c);
-  const from = c.operands[1]!.kind === "m" ? undefined : c.operand(1);
+  const from = c.operands[1].kind === "m" ? undefined : c.operand(1);
   const value = c.code.let(from ? from.address.load(LOAD.i64, from.offset) : c.memory(8, 0).load(LOAD.i64));
-  if (c.operands[0]!.kind === "m") c.storeMemory(c.memory(8, Access.WRITE), 64, value);
+  if (c.operands[0].kind === "m") c.storeMemory(c.memory(8, Access.WRITE), 64, value);
   else writeVector(c, 0, replace64(ZERO, 0, value));
 };
 /** Address of a lane of a register operand. */
@@ -287,7 +287,7 @@ const insert =
   (bits: 8 | 16 | 0): Emitter =>
   (c) => {
     requireSse(c);
-    const width = bits || (c.operands[1]!.bits as 32 | 64);
+    const width = bits || (c.operands[1].bits as 32 | 64);
     const value = c.read(1, width);
     const { address, offset } = laneAddress(c, 0, width / 8);
     const opcode = { 8: STORE.i32_8, 16: STORE.i32_16, 32: STORE.i32, 64: STORE.i64 }[width];
@@ -300,7 +300,7 @@ const extract =
     const width = bits || c.bits;
     const { address, offset } = laneAddress(c, 1, width / 8);
     const value = c.code.let(loadBits(width, address, offset));
-    c.write(0, value, c.operands[0]!.kind === "m" ? width : Math.max(32, width));
+    c.write(0, value, c.operands[0].kind === "m" ? width : Math.max(32, width));
   };
 const mask =
   (code: number): Emitter =>
@@ -502,7 +502,7 @@ export const vectorInteger: Semantics = {
     requireSse(c);
     const control = imm(c);
     let value: V;
-    if (c.operands[1]!.kind === "m") value = c.read(1, 32);
+    if (c.operands[1].kind === "m") value = c.read(1, 32);
     else {
       const { address, offset } = c.operand(1);
       value = c.code.let(address.add(control.shr_u(6).mul(4)).load(LOAD.i32, offset));

@@ -298,7 +298,7 @@ function returnTo(
 
 const retf: Operation = (core, pc, bits) => {
   // With an immediate the record has it; without, the field is zero.
-  const extra = core.built.keys[core.dv.getUint16(pc, true)]!.startsWith("retf:i")
+  const extra = core.built.keys[core.dv.getUint16(pc, true)].startsWith("retf:i")
     ? immediate(core, pc) & 0xffff
     : 0;
   const bytes = bits / 8;
@@ -333,11 +333,11 @@ const iret: Operation = (core, _pc, bits) => {
     if (value === FAULTED) return core.status;
     frame.push(value);
   }
-  const selector = Number(frame[1]! & 0xffffn);
-  const image = Number(frame[2]! & 0xffffffffn) | 0;
+  const selector = Number(frame[1] & 0xffffn);
+  const image = Number(frame[2] & 0xffffffffn) | 0;
   const keepMask = bits === 16 ? 0xffff : 0x3f7fd5;
   if (!(core.mode & Mode.PROTECTED)) {
-    const status = realTransfer(core, selector, frame[0]!);
+    const status = realTransfer(core, selector, frame[0]);
     if (status !== Status.JUMP) return status;
     core.set64(32, movePointer(core, pointer, 3 * bytes));
     const mask = (bits === 16 ? 0x7fd5 : 0x257fd5) & ~RFLAGS.VM;
@@ -348,7 +348,7 @@ const iret: Operation = (core, _pc, bits) => {
   }
   if (core.mode & Mode.V86) {
     if (((core.get32(REG.RFLAGS) >> 12) & 3) !== 3) return core.raise(Vector.GP, 0);
-    const status = realTransfer(core, selector, frame[0]!);
+    const status = realTransfer(core, selector, frame[0]);
     if (status !== Status.JUMP) return status;
     core.set64(32, movePointer(core, pointer, 3 * bytes));
     const mask = 0x254fd5 & (bits === 16 ? 0xffff : -1);
@@ -364,7 +364,7 @@ const iret: Operation = (core, _pc, bits) => {
     mask &= keepMask;
     core.setFlags((core.getFlags() & ~mask) | (image & mask));
   };
-  const status = returnTo(core, bits, selector, frame[0]!, pointer, 3 * bytes, core.code64, setFlags);
+  const status = returnTo(core, bits, selector, frame[0], pointer, 3 * bytes, core.code64, setFlags);
   if (status !== Status.JUMP) return status;
   core.updateMode();
   core.environment.interruptReturn(core);
@@ -377,20 +377,20 @@ function iretToV86(core: X86Core, pointer: bigint, frame: bigint[]): number {
     if (value === FAULTED) return core.status;
     rest.push(value);
   }
-  core.setFlags(Number(frame[2]! & 0xffffffffn) | 0);
+  core.setFlags(Number(frame[2] & 0xffffffffn) | 0);
   core.set32(REG.RFLAGS, core.get32(REG.RFLAGS) | RFLAGS.VM);
   core.updateMode();
-  const selectors = { 1: frame[1]!, 2: rest[1]!, 0: rest[2]!, 3: rest[3]!, 4: rest[4]!, 5: rest[5]! };
+  const selectors = { 1: frame[1], 2: rest[1], 0: rest[2], 3: rest[3], 4: rest[4], 5: rest[5] };
   for (const [n, selector] of Object.entries(selectors))
     loadRealSegment(core, Number(n), Number(selector & 0xffffn));
-  core.set64(32, rest[0]!);
-  core.set64(REG.RIP, frame[0]! & 0xffffn);
+  core.set64(32, rest[0]);
+  core.set64(REG.RIP, frame[0] & 0xffffn);
   return Status.ATTENTION;
 }
 
 // --- software interrupts
 
-const length = (core: X86Core, pc: number) => core.u8[pc + RECORD.LENGTH]!;
+const length = (core: X86Core, pc: number) => core.u8[pc + RECORD.LENGTH];
 const int: Operation = (core, pc) => {
   if (core.mode & Mode.V86 && ((core.get32(REG.RFLAGS) >> 12) & 3) < 3) return core.raise(Vector.GP, 0);
   return softwareEvent(core, immediate(core, pc) & 0xff, EventType.SOFTWARE_INTERRUPT, length(core, pc));

@@ -204,7 +204,7 @@ function deliverOnce(core: X86Core, vector: number, errorCode: number, type: num
         core,
         linear(rsp - BigInt((i + 1) * bytes)),
         bytes,
-        BigInt.asUintN(bytes * 8, values[i]!),
+        BigInt.asUintN(bytes * 8, values[i]),
         system,
       )
     )

@@ -120,7 +120,7 @@ const popa: Operation = (core, _pc, bits) => {
     pointer = movePointer(core, pointer, bits / 8);
   }
   core.set64(32, pointer);
-  for (let n = 0; n < 8; n++) if (n !== 4) writeRegister(core, n * 8, bits, values[n]!);
+  for (let n = 0; n < 8; n++) if (n !== 4) writeRegister(core, n * 8, bits, values[n]);
   return Status.NEXT;
 };
 

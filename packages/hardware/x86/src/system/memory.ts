@@ -10,7 +10,7 @@ export const FAULTED = -1n;
 function loadHost(core: X86Core, host: number, bytes: number): bigint {
   switch (bytes) {
     case 1:
-      return BigInt(core.u8[host]!);
+      return BigInt(core.u8[host]);
     case 2:
       return BigInt(core.dv.getUint16(host, true));
     case 4:
@@ -146,7 +146,7 @@ export function fieldA(core: X86Core, pc: number): number {
   return core.dv.getUint16(pc + RECORD.A, true);
 }
 export function nextRip(core: X86Core, pc: number): bigint {
-  return (core.get64(128) + BigInt(core.u8[pc + RECORD.LENGTH]!)) & core.get64(ENGINE.RIP_MASK);
+  return (core.get64(128) + BigInt(core.u8[pc + RECORD.LENGTH])) & core.get64(ENGINE.RIP_MASK);
 }
 
 // --- the stack, in the current mode

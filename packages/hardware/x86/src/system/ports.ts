@@ -38,7 +38,7 @@ function permitted(core: X86Core, port: number, bytes: number): boolean {
 }
 /** Size in bytes and whether the port is DX, from the handler's key: "in:r8,b16". */
 function shape(core: X86Core, pc: number): { bytes: number; dx: boolean; port: number } {
-  const key = core.built.keys[core.dv.getUint16(pc, true)]!;
+  const key = core.built.keys[core.dv.getUint16(pc, true)];
   const [first, second] = key.slice(key.indexOf(":") + 1, key.indexOf("@")).split(",") as [string, string];
   const input = key.startsWith("in:");
   const accumulator = input ? first : second;

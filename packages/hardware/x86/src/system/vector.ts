@@ -70,22 +70,22 @@ function times(x: number, y: number): number {
     SBOX[p] = q ^ rot(1) ^ rot(2) ^ rot(3) ^ rot(4) ^ 0x63;
   } while (p !== 1);
   SBOX[0] = 0x63;
-  for (let i = 0; i < 256; i++) INVERSE[SBOX[i]!] = i;
+  for (let i = 0; i < 256; i++) INVERSE[SBOX[i]] = i;
 }
 /** ShiftRows and SubBytes, or their inverses. */
 function shiftSub(a: Uint8Array, box: Uint8Array, step: number): Uint8Array {
-  return Uint8Array.from({ length: 16 }, (_, i) => box[a[(i + (i & 3) * step * 4 + 64) & 15]!]!);
+  return Uint8Array.from({ length: 16 }, (_, i) => box[a[(i + (i & 3) * step * 4 + 64) & 15]]);
 }
 function mix(a: Uint8Array, m: readonly number[]): Uint8Array {
   return Uint8Array.from({ length: 16 }, (_, i) => {
     let r = 0;
-    for (let k = 0; k < 4; k++) r ^= times(a[(i & 12) + k]!, m[(k - (i & 3) + 4) & 3]!);
+    for (let k = 0; k < 4; k++) r ^= times(a[(i & 12) + k], m[(k - (i & 3) + 4) & 3]);
     return r;
   });
 }
 const MIX = [2, 3, 1, 1];
 const UNMIX = [14, 11, 13, 9];
-const xor = (a: Uint8Array, b: Uint8Array) => a.map((v, i) => v ^ b[i]!);
+const xor = (a: Uint8Array, b: Uint8Array) => a.map((v, i) => v ^ b[i]);
 
 // --- words
 
@@ -105,10 +105,10 @@ const K1 = [0x5a827999, 0x6ed9eba1, 0x8f1bbcdc, 0xca62c1d6];
 const sha1rnds4: Compute = (_core, x, y, control) => {
   const [d0, c0, b0, a0] = words(x) as unknown as [number, number, number, number];
   const w = words(y);
-  const f = F1[control & 3]!;
+  const f = F1[control & 3];
   let [a, b, c, d, e] = [a0, b0, c0, d0, 0];
   for (let i = 0; i < 4; i++) {
-    const next = (f(b, c, d) + rotr(a, 27) + w[3 - i]! + e + K1[control & 3]!) | 0;
+    const next = (f(b, c, d) + rotr(a, 27) + w[3 - i] + e + K1[control & 3]) | 0;
     [e, d, c, b, a] = [d, c, rotr(b, 2), a, next];
   }
   return bytes([d, c, b, a]);
@@ -120,7 +120,7 @@ const sha256rnds2: Compute = (core, x, y) => {
   const [h0, g0, d0, c0] = words(x) as unknown as [number, number, number, number];
   let [a, b, c, d, e, f, g, h] = [a0, b0, c0, d0, e0, f0, g0, h0];
   for (let i = 0; i < 2; i++) {
-    const t1 = (h + (rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25)) + ((e & f) ^ (~e & g)) + k[i]!) | 0;
+    const t1 = (h + (rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25)) + ((e & f) ^ (~e & g)) + k[i]) | 0;
     const t2 = ((rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22)) + ((a & b) ^ (a & c) ^ (b & c))) | 0;
     [h, g, f, e, d, c, b, a] = [g, f, e, (d + t1) | 0, c, b, a, (t1 + t2) | 0];
   }
@@ -190,10 +190,10 @@ const compareStrings =
     let result = 0;
     for (let j = 0; j < n; j++) {
       let bit = false;
-      if (mode === 0) bit = j < lb && a.slice(0, la).includes(b[j]!);
+      if (mode === 0) bit = j < lb && a.slice(0, la).includes(b[j]);
       else if (mode === 1) {
         for (let i = 0; i + 1 < n && !bit; i += 2) {
-          bit = j < lb && i + 1 < la && b[j]! >= a[i]! && b[j]! <= a[i + 1]!;
+          bit = j < lb && i + 1 < la && b[j] >= a[i] && b[j] <= a[i + 1];
         }
       } else if (mode === 2) bit = j < la && j < lb ? a[j] === b[j] : j >= la && j >= lb;
       else {
@@ -240,7 +240,7 @@ const maskmovdqu: Operation = (core, pc) => {
   const offset = core.get64(56) & (width === 0 ? 0xffffn : width === 1 ? 0xffffffffn : 0xffffffffffffffffn);
   const segment = (misc >> Misc.SEGMENT_SHIFT) & 7;
   for (let i = 0; i < 16; i++) {
-    if (!(core.u8[mask + i]! & 0x80)) continue;
+    if (!(core.u8[mask + i] & 0x80)) continue;
     const host = core.fn.segment(segment, offset + BigInt(i), 1 | Access.WRITE, pc);
     if (!host) return core.status;
     core.u8[host] = core.u8[data + i]!;
@@ -256,40 +256,40 @@ export const vectorOperations: Record<string, Operation> = {
   aesdeclast: vector((_core, a, b) => xor(shiftSub(a, INVERSE, -1), b)),
   aesimc: vector((_core, _a, b) => mix(b, UNMIX)),
   aeskeygenassist: vector((_core, _a, b, control) => {
-    const sub = words(b.map((v) => SBOX[v]!));
-    return bytes([sub[1]!, rotr(sub[1]!, 8) ^ control, sub[3]!, rotr(sub[3]!, 8) ^ control]);
+    const sub = words(b.map((v) => SBOX[v]));
+    return bytes([sub[1], rotr(sub[1], 8) ^ control, sub[3], rotr(sub[3], 8) ^ control]);
   }),
   sha1rnds4: vector(sha1rnds4),
   sha1nexte: vector((_core, x, y) => {
     const w = words(y);
-    w[3] = (w[3]! + rotr(words(x)[3]!, 2)) | 0;
+    w[3] = (w[3] + rotr(words(x)[3], 2)) | 0;
     return bytes(w);
   }),
   sha1msg1: vector((_core, x, y) => {
     const a = words(x);
     const b = words(y);
-    return bytes([a[0]! ^ b[2]!, a[1]! ^ b[3]!, a[2]! ^ a[0]!, a[3]! ^ a[1]!]);
+    return bytes([a[0] ^ b[2], a[1] ^ b[3], a[2] ^ a[0], a[3] ^ a[1]]);
   }),
   sha1msg2: vector((_core, x, y) => {
     const a = words(x);
     const b = words(y);
-    const w16 = rotr(a[3]! ^ b[2]!, 31);
-    const w17 = rotr(a[2]! ^ b[1]!, 31);
-    const w18 = rotr(a[1]! ^ b[0]!, 31);
-    return bytes([rotr(a[0]! ^ w16, 31), w18, w17, w16]);
+    const w16 = rotr(a[3] ^ b[2], 31);
+    const w17 = rotr(a[2] ^ b[1], 31);
+    const w18 = rotr(a[1] ^ b[0], 31);
+    return bytes([rotr(a[0] ^ w16, 31), w18, w17, w16]);
   }),
   sha256rnds2: vector(sha256rnds2),
   sha256msg1: vector((_core, x, y) => {
     const a = words(x);
-    const w = [a[1]!, a[2]!, a[3]!, words(y)[0]!];
-    return bytes(w.map((v, i) => (a[i]! + s0(v)) | 0));
+    const w = [a[1], a[2], a[3], words(y)[0]];
+    return bytes(w.map((v, i) => (a[i] + s0(v)) | 0));
   }),
   sha256msg2: vector((_core, x, y) => {
     const a = words(x);
     const b = words(y);
-    const w16 = (a[0]! + s1(b[2]!)) | 0;
-    const w17 = (a[1]! + s1(b[3]!)) | 0;
-    return bytes([w16, w17, a[2]! + s1(w16), a[3]! + s1(w17)]);
+    const w16 = (a[0] + s1(b[2])) | 0;
+    const w17 = (a[1] + s1(b[3])) | 0;
+    return bytes([w16, w17, a[2] + s1(w16), a[3] + s1(w17)]);
   }),
   pclmulqdq: vector(pclmulqdq),
   mpsadbw: vector((_core, a, b, control) => {
@@ -297,7 +297,7 @@ export const vectorOperations: Record<string, Operation> = {
     const from = (control & 4) !== 0 ? 4 : 0;
     const block = (control & 3) * 4;
     for (let i = 0; i < 8; i++) {
-      for (let k = 0; k < 4; k++) out[i]! += Math.abs(a[from + i + k]! - b[block + k]!);
+      for (let k = 0; k < 4; k++) out[i] += Math.abs(a[from + i + k] - b[block + k]);
     }
     return new Uint8Array(out.buffer);
   }),

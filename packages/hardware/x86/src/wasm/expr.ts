@@ -314,7 +314,7 @@ export class Code implements FunctionBody {
   constructor(readonly signature: Signature) {}
 
   param(index: number): Local {
-    return new Local(this.signature.params[index]!, index);
+    return new Local(this.signature.params[index], index);
   }
   /** A local that lives for the whole function. */
   local(type: ValType): Local {
@@ -328,7 +328,7 @@ export class Code implements FunctionBody {
     const n = this.used.get(type) ?? 0;
     if (n === free.length) free.push(this.local(type));
     this.used.set(type, n + 1);
-    return free[n]!;
+    return free[n];
   }
   releaseTemporaries(): void {
     this.used.clear();
