@@ -124,7 +124,7 @@ export class Machine {
       td?.init(kvm, model);
       for (let i = 0; i < smp; i++) kvm.setCpuid(kvm.createVcpu(i), model.vcpuCpuid(i));
       td?.launch(kvm, memory);
-      this.#runner = new VcpuRunner(kvm, this.#handlers(), this.#trace);
+      this.#runner = new VcpuRunner(kvm, this.#handlers());
     } catch (error) {
       this.close();
       throw error;

@@ -18,7 +18,6 @@ import {
   KvmExit,
   KvmIoctl,
   PAGE_SIZE,
-  type Trace,
 } from "@swtdx/abi";
 import type { AddressSpace } from "../memory/address-space.js";
 import { fatalReason, readValue, RUN, writeValue } from "./exits.js";
@@ -51,7 +50,6 @@ export class VcpuRunner {
   constructor(
     private readonly kvm: Kvm,
     private readonly handlers: ExitHandlers,
-    private readonly trace: Trace,
   ) {}
 
   /** Exits so far by name, those that happened. */
@@ -79,15 +77,11 @@ export class VcpuRunner {
       }
       const reason = vcpu.view.getUint32(RUN.exitReason, true);
       this.#counts[reason & 63]++;
-      if (this.trace.on)
-        this.trace.emit({
-          type: "KVM_EXIT",
-          vcpu: vcpu.index,
-          reason: KVM_EXIT_NAMES.get(reason) ?? String(reason),
-        });
       if (result < 0 && reason !== KvmExit.KVM_EXIT_MEMORY_FAULT) this.#fatal(vcpu, "KVM_RUN: EFAULT");
       else this.#handle(vcpu, reason);
       if (this.handlers.outcome !== null) return "ran";
+      // A quote may be on its way: the machine looks for it before the guest does.
+      if (reason === KvmExit.KVM_EXIT_TDX) return "ran";
     }
     return "ran";
   }

@@ -1,0 +1,147 @@
+/** The machine on the real stack: KVM, Linux host, TDX module, processor, with the project's own guest software. */
+import { existsSync, readFileSync } from "node:fs";
+import type { GuestProgram } from "@swtdx/abi";
+import { createCollateral, createPki, Qgs, QuotingEnclave, verifyQuote } from "@swtdx/attestation";
+import { SeededRandom } from "@swtdx/crypto";
+import { buildFirmware, programs as edk2 } from "@swtdx/edk2";
+import { buildImage, GRUB_FILE_GUID, programs as grub } from "@swtdx/grub";
+import { createGuest } from "@swtdx/guest";
+import { describe, expect, it } from "vitest";
+import { parseTdvf } from "../src/firmware/tdvf.js";
+import { Machine, type MachineOptions } from "../src/machine.js";
+import { measureStatic } from "../src/measure.js";
+import { REFERENCE_MRTD, staticMrtd } from "./oracle/static-mrtd.js";
+import { type Platform, powerOn } from "./support/platform.js";
+import { tdvfImage } from "./support/tdvf-image.js";
+
+const MIB = 2 ** 20;
+const bareMrtd = (bios: Uint8Array) =>
+  staticMrtd(
+    parseTdvf(bios, "oracle").sections.map((section) => ({
+      gpa: section.memoryAddress,
+      memorySize: section.memoryDataSize,
+      data: bios.subarray(section.dataOffset, section.dataOffset + section.rawDataSize),
+      extend: section.measured,
+    })),
+  );
+
+describe("measureStatic", () => {
+  const measure = (bios: Uint8Array) => {
+    const { kvm, trace } = powerOn();
+    return measureStatic({ syscalls: kvm, trace, bios, memoryBytes: 64 * MIB });
+  };
+  it("gives what a bare calculation from the specification gives", () => {
+    for (const bios of [tdvfImage(), buildFirmware({})]) expect(measure(bios).mrtd).toBe(bareMrtd(bios));
+  });
+  const folder = process.env["SWTDX_IMAGES"] ?? "images";
+  const images = [
+    ["sid/OVMF.inteltdx.ms.fd", "sid ovmf-inteltdx 2026.08 OVMF.inteltdx.ms.fd"],
+    ["trixie/OVMF.fd", "trixie ovmf 2025.02 OVMF.fd"],
+    ["bookworm/OVMF.fd", "bookworm ovmf 2022.11 OVMF.fd"],
+  ] as const;
+  it("gives the reference values of Debian's images, where SWTDX_IMAGES names the folder that has them", () => {
+    for (const [path, name] of images)
+      if (existsSync(`${folder}/${path}`))
+        expect(measure(readFileSync(`${folder}/${path}`)).mrtd).toBe(REFERENCE_MRTD[name]);
+  });
+  it("leaves nothing of the TD on the host", () => {
+    const { kvm, trace, host } = powerOn();
+    const bios = tdvfImage();
+    const run = () => measureStatic({ syscalls: kvm, trace, bios, memoryBytes: 64 * MIB });
+    const first = run();
+    const free = host.pages.freePageCount;
+    const keyIds = host.tdx!.guestKeyIds.inUse;
+    for (let i = 0; i < 5; i++) expect(run()).toEqual(first);
+    expect(host.pages.freePageCount).toBe(free);
+    expect(host.tdx!.guestKeyIds.inUse).toBe(keyIds);
+  });
+});
+
+describe("a TD with our own guest software", () => {
+  const kernel = createGuest();
+  const programs = new Map<string, GuestProgram>([...edk2, ...grub, ...kernel.programs]);
+  const bios = buildFirmware({ applications: [{ guid: GRUB_FILE_GUID, image: buildImage() }] });
+  async function boot(
+    more: Partial<MachineOptions> = {},
+    on: (platform: Platform) => Partial<MachineOptions> = () => ({}),
+  ) {
+    const platform = powerOn({ programs, lps: more.smp ?? 1 });
+    const free = platform.host.pages.freePageCount;
+    let text = "";
+    const machine = new Machine({
+      syscalls: platform.kvm,
+      trace: platform.trace,
+      bios,
+      biosName: "edk2",
+      memoryBytes: 256 * MIB,
+      kernel: kernel.image,
+      append: "console=ttyS0",
+      serial: (bytes) => (text += new TextDecoder().decode(bytes)),
+      ...more,
+      ...on(platform),
+    });
+    const outcome = await machine.run({ timeoutSeconds: 60 });
+    const { exits } = machine;
+    const mrtd = machine.td!.mrtd;
+    machine.close();
+    const leaked = free - platform.host.pages.freePageCount;
+    return { outcome, text, exits, mrtd, leaked, platform };
+  }
+  it("boots to its end and powers off", async () => {
+    const { outcome, text, mrtd } = await boot();
+    expect([outcome, text.slice(-2000)]).toEqual([
+      { exit: "poweroff", reason: "ACPI S5" },
+      expect.anything(),
+    ]);
+    expect(text).toContain("swtdx TDVF");
+    expect(mrtd).toBe(bareMrtd(bios));
+  });
+  it("gets a quote of itself that verifies", async () => {
+    const random = new SeededRandom(new TextEncoder().encode("quotes"));
+    const pki = createPki(random.fork("pki"));
+    const quotes: Uint8Array[] = [];
+    const { text, mrtd } = await boot({ append: "report_data=c0ffee" }, ({ host }) => {
+      const enclave = new QuotingEnclave({
+        pki,
+        random: random.fork("qe"),
+        verifyReport: (report) => host.lps[0]!.everifyreport2(report.subarray(0, 256)) === 0,
+      });
+      const qgs = new Qgs({ enclave, pki });
+      return {
+        quoteGenerationService: async (message) => {
+          const response = qgs.handle(message);
+          quotes.push(response.slice(24));
+          return response;
+        },
+      };
+    });
+    expect(text).toMatch(/init: quote of \d+ bytes/);
+    expect(quotes).toHaveLength(1);
+    const now = new Date("2026-06-01T00:00:00Z");
+    const collateral = createCollateral(pki, { issueDate: now });
+    const verdict = verifyQuote(quotes[0]!, { root: pki.root.certificate.der, collateral, now });
+    expect(verdict.checks.filter(({ ok }) => !ok)).toEqual([]);
+    expect(verdict.ok).toBe(true);
+    // Quote v4: the TD's body begins at 48; MRTD stands at 136 of it, REPORTDATA at 520.
+    const hex = (at: number, length: number) =>
+      Buffer.from(quotes[0]!.subarray(at, at + length)).toString("hex");
+    expect(hex(48 + 136, 48)).toBe(mrtd);
+    expect(hex(48 + 520, 4)).toBe("c0ffee00");
+  });
+  it("boots with two vCPUs", async () => {
+    const { outcome, text } = await boot({ smp: 2 });
+    expect([outcome.exit, text.slice(-500)]).toEqual(["poweroff", expect.stringContaining("Power down")]);
+  });
+  it("leaves the host as it was", async () => {
+    const { outcome, platform, leaked } = await boot();
+    expect(outcome.exit).toBe("poweroff");
+    expect(platform.host.tdx!.guestKeyIds.inUse).toBe(0);
+    expect(leaked).toBe(0);
+  });
+  it("runs the same twice", async () => {
+    const first = await boot();
+    const second = await boot();
+    expect(second.text).toBe(first.text);
+    expect(second.exits).toEqual(first.exits);
+  });
+});
