@@ -18,7 +18,7 @@ import {
   HostMemoryFault,
   type LinuxHost,
   OutOfHostMemory,
-  UserMapping,
+  type UserMapping,
 } from "@swtdx/linux-host";
 import { GuestMemfd } from "./guest-memfd.js";
 import { Vcpu } from "./vcpu.js";

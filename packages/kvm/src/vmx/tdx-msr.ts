@@ -58,7 +58,7 @@ export function writeGuestMsr(vcpu: Vcpu, index: number, value: bigint): boolean
   const msr = MSRS.get(index);
   if (!msr || msr.readOnly) return false;
   let own = values.get(vcpu);
-  if (!own) values.set(vcpu, (own = new Map()));
+  if (!own) values.set(vcpu, (own = new Map<number, bigint>()));
   own.set(index, value);
   return true;
 }

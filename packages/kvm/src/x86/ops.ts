@@ -13,14 +13,14 @@ export interface VmBackend {
   destroy(): void;
 }
 
-/** How a turn in the guest ended. */
+/** How a turn in the guest ended; a negative number is -errno. */
 export const RunResult = {
   /** To user space, with an exit in kvm_run. */
   EXIT: 0,
   /** Again. */
   CONTINUE: 1,
 } as const;
-export type RunResult = (typeof RunResult)[keyof typeof RunResult] | number;
+export type RunResult = number;
 
 /** Of one vCPU. */
 export interface VcpuBackend {
