@@ -34,10 +34,7 @@ function* sendEventLog(kernel: Kernel): Guest<void> {
 }
 
 const GUESTS: Readonly<Record<string, (kernel: Kernel) => Guest<void>>> = {
-  *default(kernel) {
-    yield* sendEventLog(kernel);
-    yield* defaultInit(kernel);
-  },
+  default: (kernel) => defaultInit(kernel, sendEventLog),
 };
 
 /** Firmware, kernel and the programs they name. */

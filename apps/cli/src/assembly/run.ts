@@ -6,6 +6,7 @@ import { SeededRandom } from "@swtdx/crypto";
 import { type BlockBackend, Machine, MemoryDrive, type Outcome, parseTdAttributes } from "@swtdx/qemu";
 import { UsageError } from "../errors.js";
 import { hex, hexOption, readInput } from "../io/files.js";
+import { qmpAddress, serveQmp } from "../io/qmp-server.js";
 import { TraceFile } from "../io/trace-file.js";
 import type { BootFlags, DriveFlag } from "../options.js";
 import { type Installation, pkiOf, randomOf } from "../state/installation.js";
@@ -55,6 +56,7 @@ export async function runMachine(
 ): Promise<RunResult> {
   const images = readImages(flags);
   const append = commandLine(flags);
+  if (flags.qmp !== undefined) qmpAddress(flags.qmp);
   const drives = (flags.drive ?? []).map(openDrive);
   const tdAttributes =
     flags.tdAttributes === undefined ? {} : { tdAttributes: parseTdAttributes(flags.tdAttributes) };
@@ -63,6 +65,7 @@ export async function runMachine(
   const trace = new Trace();
   const traceFile = flags.trace === undefined ? null : new TraceFile(flags.trace);
   let machine: Machine | undefined;
+  let qmp: { close(): void } | null = null;
   try {
     const observer = new Observer(
       trace,
@@ -106,6 +109,7 @@ export async function runMachine(
       quoteGenerationService: qgs,
     });
     listeners.stage(flags.plain ? "run the VM" : "run the Trust Domain");
+    qmp = flags.qmp === undefined ? null : await serveQmp(machine, flags.qmp);
     const outcome = await machine.run(flags.timeout === undefined ? {} : { timeoutSeconds: flags.timeout });
     const { td } = machine;
     return {
@@ -130,6 +134,7 @@ export async function runMachine(
       virtualSeconds: machine.now() / 1e9,
     };
   } finally {
+    qmp?.close();
     machine?.close();
     traceFile?.close();
   }

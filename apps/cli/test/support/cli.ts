@@ -43,7 +43,7 @@ export async function swtdx(...args: readonly string[]): Promise<Result> {
   vi.stubEnv("NO_COLOR", "1");
   const spies = (["stdout", "stderr"] as const).map((name) =>
     vi.spyOn(process[name], "write").mockImplementation((text) => {
-      result[name] += String(text);
+      result[name] += typeof text === "string" ? text : new TextDecoder().decode(text);
       return true;
     }),
   );
