@@ -52,6 +52,8 @@ export interface X86CoreOptions {
   readonly reserve: (bytes: number, align: number) => number;
   /** Size of the pool of decoded instructions in bytes; default 32 MiB (a million). */
   readonly codeBytes?: number;
+  /** Instructions that raise #UD because CPUID does not offer them, by the names of the opcode tables. */
+  readonly absent?: ReadonlySet<string>;
 }
 
 const ARITHMETIC_FLAGS = 0x8d5;
@@ -156,6 +158,7 @@ export class X86Core implements CodeUser {
       core: this.base,
       scratch: this.scratch,
       jumps: this.jumps,
+      absent: options.absent,
     });
     this.decoder = new Decoder(this.built.table);
     const user = codeFrames.addUser(this);

@@ -17,10 +17,11 @@ export interface TestMachine {
   readonly base: number;
 }
 
-/** @param make builds the environment @param physical bytes of physical memory */
+/** @param physical bytes of physical memory @param make builds the environment @param absent not offered by CPUID */
 export function machine(
   physical = 1 << 20,
   make: (options: FlatOptions) => FlatEnvironment = (o) => new FlatEnvironment(o),
+  absent?: ReadonlySet<string>,
 ): TestMachine {
   const codeBytes = 4 << 20;
   const pages = Math.ceil((physical + codeBytes + (2 << 20)) / 65536);
@@ -35,7 +36,7 @@ export function machine(
   const base = reserve(physical, 4096);
   const environment = make({ memory, base, size: physical });
   const codeFrames = new CodeFrames(memory.buffer.byteLength);
-  const core = new X86Core({ memory, regs, environment, codeFrames, reserve, codeBytes });
+  const core = new X86Core({ memory, regs, environment, codeFrames, reserve, codeBytes, absent });
   return { core, environment, base };
 }
 

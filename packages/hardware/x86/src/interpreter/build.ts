@@ -27,6 +27,8 @@ export interface BuildOptions {
   readonly core: number;
   readonly scratch: number;
   readonly jumps: number;
+  /** Instructions that raise #UD because CPUID does not offer them, by name. */
+  readonly absent?: ReadonlySet<string>;
 }
 export interface Built {
   readonly bytes: Uint8Array<ArrayBuffer>;
@@ -101,6 +103,7 @@ export function buildInterpreter(options: BuildOptions): Built {
   // Operations in TypeScript are told the operand size by their handler.
   const fullKey = (form: OpcodeForm, operandSize: number, memory: boolean) =>
     handlerKey(form, operandSize, memory) + (options.operations.includes(form.name) ? `@${operandSize}` : "");
+  const missing = (form: OpcodeForm) => usesMmx(form) || (options.absent?.has(form.name) ?? false);
   // Number the handlers: hot ones first.
   const entries = new Map<string, Entry>();
   for (const forms of table) {
@@ -109,7 +112,7 @@ export function buildInterpreter(options: BuildOptions): Built {
         for (const memory of [false, true]) {
           if (form.hasModrm ? !(memory ? form.memForm : form.regForm) : memory) continue;
           const known = form.name in semantics || options.operations.includes(form.name);
-          if (!known || usesMmx(form)) continue;
+          if (!known || missing(form)) continue;
           const key = fullKey(form, operandSize, memory);
           if (!entries.has(key)) entries.set(key, { key, name: form.name, operandSize, memory });
         }
@@ -130,7 +133,7 @@ export function buildInterpreter(options: BuildOptions): Built {
       for (let size = 0; size < 3; size++) {
         for (let memory = 0; memory < 2; memory++) {
           const key = fullKey(form, 16 << size, memory === 1);
-          form.handlers[size * 2 + memory] = usesMmx(form)
+          form.handlers[size * 2 + memory] = missing(form)
             ? undefinedHandler
             : (numbers.get(key) ?? undefinedHandler);
         }

@@ -7,6 +7,7 @@ import { legacy } from "./legacy.js";
 import { portOperations } from "./ports.js";
 import { stateOperations } from "./state.js";
 import { vectorOperations } from "./vector.js";
+import { x87Operations } from "./x87-control.js";
 import { syscallOperations } from "./syscalls.js";
 
 /**
@@ -23,6 +24,7 @@ export const operations: Record<string, Operation> = {
   ...portOperations,
   ...vectorOperations,
   ...stateOperations,
+  ...x87Operations,
   undefined: (core) => core.raise(Vector.UD),
   tooLong: (core) => core.raise(Vector.GP, 0),
   ud0: (core) => core.raise(Vector.UD),
