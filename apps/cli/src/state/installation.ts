@@ -94,8 +94,16 @@ export async function randomOf(installation: Installation) {
   return new SeededRandom(installation.seed);
 }
 
-/** The installation's private hierarchy. */
-export async function pkiOf(installation: Installation): Promise<Pki> {
+const hierarchies = new WeakMap<Installation, Promise<Pki>>();
+
+/** The installation's private hierarchy, made once for an opened installation: it takes a while. */
+export function pkiOf(installation: Installation): Promise<Pki> {
+  let pki = hierarchies.get(installation);
+  if (!pki) hierarchies.set(installation, (pki = makePki(installation)));
+  return pki;
+}
+
+async function makePki(installation: Installation): Promise<Pki> {
   const { createPki } = await import("@swtdx/attestation");
   return createPki((await randomOf(installation)).fork("pki"), { notBefore: installation.created });
 }
