@@ -4,13 +4,13 @@
  */
 import { encodeProgramPe, type GuestProgram } from "@swtdx/abi";
 import { defaultInit } from "./init/default-init.js";
-import { createKernelProgram, type Init } from "./init/main.js";
+import type { Init } from "./init/kernel.js";
+import { createKernelProgram } from "./init/main.js";
 
 export { AttestationError } from "./drivers/tdx-guest.js";
 export { ALLOWED_DEVICES, type PciDevice } from "./drivers/pci.js";
 export { defaultInit } from "./init/default-init.js";
-export type { Init } from "./init/main.js";
-export type { Kernel, KernelParts } from "./init/kernel.js";
+export type { Init, Kernel, KernelParts } from "./init/kernel.js";
 
 export interface GuestOptions {
   /** Part of the program's name in the image, so that several guests can be registered. Default "default". */
@@ -25,7 +25,10 @@ export interface GuestImage {
   programs: ReadonlyMap<string, GuestProgram>;
 }
 
-export function createGuest({ name = "default", init = defaultInit }: GuestOptions = {}): GuestImage {
+export function createGuest({
+  name = "default",
+  init = (kernel) => defaultInit(kernel),
+}: GuestOptions = {}): GuestImage {
   const program = `@swtdx/guest:${name}`;
   return {
     image: encodeProgramPe(program, [{ name: ".linux", data: new TextEncoder().encode("HdrS") }]),

@@ -34,12 +34,12 @@ function* readTable(address: number): Guest<AcpiTable | null> {
   return { signature: new TextDecoder().decode(header.Signature), address, bytes };
 }
 
-/** The firmware's event log, or null. */
-export function* readEventLog(tables: readonly AcpiTable[]): Guest<Uint8Array | null> {
+/** The event log's area (CCEL), which the firmware began, or null. */
+export function eventLogArea(tables: readonly AcpiTable[]): { address: number; length: number } | null {
   const ccel = tables.find(({ signature }) => signature === "CCEL");
   if (!ccel || ccel.bytes.length < ACPI_CCEL.size) return null;
-  const { LogAreaStartAddress, LogAreaMinimumLength } = ACPI_CCEL.decode(ccel.bytes);
-  return yield* guest.loadBytes(BigInt(LogAreaStartAddress), LogAreaMinimumLength);
+  const { LogAreaStartAddress: address, LogAreaMinimumLength: length } = ACPI_CCEL.decode(ccel.bytes);
+  return { address, length };
 }
 
 const FADT_PM1A_CNT_BLK = 64;

@@ -2,10 +2,22 @@
  * The init of the default guest: looks around, shares a page and takes it back, measures itself, attests itself,
  * powers off. Its output is what `swtdx boot` shows.
  */
-import { guest, type Guest, TDREPORT_STRUCT } from "@swtdx/abi";
-import { sha384 } from "@swtdx/crypto";
+import { guest, type Guest, TDREPORT_STRUCT, viewOf } from "@swtdx/abi";
 import { AttestationError } from "../drivers/tdx-guest.js";
-import type { Kernel } from "./kernel.js";
+import type { Init, Kernel } from "./kernel.js";
+
+/** Of the event that stands for what init runs: "init". */
+const INIT_EVENT_TAG_ID = 0x74696e69;
+
+/** TCG_PCClientTaggedEvent: a tag's number, the length of its data in bytes, the data. */
+function encodeTaggedEvent(text: string): Uint8Array {
+  const data = new TextEncoder().encode(text);
+  const out = new Uint8Array(8 + data.length);
+  viewOf(out).setUint32(0, INIT_EVENT_TAG_ID, true);
+  viewOf(out).setUint32(4, data.length, true);
+  out.set(data, 8);
+  return out;
+}
 
 const hex = (bytes: Uint8Array) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -44,16 +56,17 @@ function* shareAndTakeBack(kernel: Kernel): Guest<void> {
 
 function* attest(kernel: Kernel): Guest<void> {
   const { tdxGuest } = kernel.parts;
-  yield* tdxGuest.extendRtmr(3, sha384(new TextEncoder().encode("swtdx init")));
+  yield* kernel.measure(3, encodeTaggedEvent("swtdx init"));
   const data = reportData(kernel);
   const report = TDREPORT_STRUCT.decode(yield* tdxGuest.getReport(data));
   yield* kernel.write(`init: MRTD  ${hex(report.TDINFO_STRUCT.MRTD)}\n`);
-  yield* kernel.write(`init: RTMR3 ${hex(report.TDINFO_STRUCT.RTMR[3]!)}\n`);
+  yield* kernel.write(`init: RTMR3 ${hex(report.TDINFO_STRUCT.RTMR[3])}\n`);
   const quote = yield* tdxGuest.getQuote(data);
   yield* kernel.write(`init: quote of ${quote.length} bytes\n`);
 }
 
-export function* defaultInit(kernel: Kernel): Guest<void> {
+/** @param beforePowerOff what else to do when all is done */
+export function* defaultInit(kernel: Kernel, beforePowerOff?: Init): Guest<void> {
   yield* kernel.write("init: hello from a Trust Domain\n");
   yield* lookAround(kernel);
   yield* shareAndTakeBack(kernel);
@@ -63,6 +76,7 @@ export function* defaultInit(kernel: Kernel): Guest<void> {
     if (!(error instanceof AttestationError)) throw error;
     yield* kernel.write(`init: no quote: ${error.message}\n`);
   }
+  if (beforePowerOff) yield* beforePowerOff(kernel);
   yield* kernel.printk("reboot: Power down");
   yield* kernel.powerOff();
 }

@@ -125,12 +125,12 @@ function* exitBootServices(stub: Stub, image: bigint): Guest<MemoryRange[]> {
   const map = BigInt(yield* stub.allocatePages(size));
   for (let tries = 0; tries < 3; tries++) {
     const [mapSize, key, descriptorSize, version] = [0n, 8n, 16n, 24n].map((offset) => stub.scratch + offset);
-    yield* guest.store(mapSize!, 8, BigInt(size));
-    const status = yield* stub.call("GetMemoryMap", mapSize!, map, key!, descriptorSize!, version!);
+    yield* guest.store(mapSize, 8, BigInt(size));
+    const status = yield* stub.call("GetMemoryMap", mapSize, map, key, descriptorSize, version);
     if (status !== EFI_STATUS.SUCCESS) throw new StubError("no memory map", status);
-    const bytes = yield* guest.loadBytes(map, Number(yield* guest.load(mapSize!, 8)));
-    const step = Number(yield* guest.load(descriptorSize!, 8));
-    const mapKey = yield* guest.load(key!, 8);
+    const bytes = yield* guest.loadBytes(map, Number(yield* guest.load(mapSize, 8)));
+    const step = Number(yield* guest.load(descriptorSize, 8));
+    const mapKey = yield* guest.load(key, 8);
     if ((yield* stub.call("ExitBootServices", image, mapKey)) !== EFI_STATUS.SUCCESS) continue;
     const out: MemoryRange[] = [];
     for (let at = 0; at + EFI_MEMORY_DESCRIPTOR.size <= bytes.length; at += step) {

@@ -1,8 +1,10 @@
 /** The running kernel, as its init sees it. */
-import { guest, type Guest } from "@swtdx/abi";
+import { EV, guest, type Guest } from "@swtdx/abi";
+import { sha384 } from "@swtdx/crypto";
 import type { TdxPlatform } from "../arch/tdx.js";
 import type { VeStatistics } from "../arch/ve.js";
-import { type AcpiTable, powerOff, readEventLog } from "../drivers/acpi.js";
+import { type AcpiTable, powerOff } from "../drivers/acpi.js";
+import { appendEvent, readEventLog } from "../drivers/event-log.js";
 import type { PciDevice } from "../drivers/pci.js";
 import { serialWrite } from "../drivers/serial8250.js";
 import type { Swiotlb } from "../drivers/swiotlb.js";
@@ -44,7 +46,14 @@ export class Kernel {
     return word ? word.slice(name.length + 1) : null;
   }
 
-  /** The firmware's event log (CCEL), or null. */
+  /** Extends RTMR[index] with the SHA-384 of `event`, and logs it as the firmware would. @throws AttestationError */
+  *measure(index: number, event: Uint8Array): Guest<void> {
+    const digest = sha384(event);
+    yield* this.parts.tdxGuest.extendRtmr(index, digest);
+    yield* appendEvent(this.parts.acpi, { mrIndex: index + 1, type: EV.EVENT_TAG, digest, event });
+  }
+
+  /** The area of the event log (CCEL), or null. */
   eventLog(): Guest<Uint8Array | null> {
     return readEventLog(this.parts.acpi);
   }
@@ -61,3 +70,6 @@ export function* printk(text: string, tscHz: number): Guest<void> {
   const fraction = `${microseconds % 1e6}`.padStart(6, "0");
   yield* serialWrite(`[${seconds}.${fraction}] ${text}\n`);
 }
+
+/** The first process: what a user of this package writes. */
+export type Init = (kernel: Kernel) => Guest<void>;

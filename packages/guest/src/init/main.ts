@@ -12,10 +12,7 @@ import { TdxGuestDriver } from "../drivers/tdx-guest.js";
 import { MemoryManager } from "../mm/memory.js";
 import { PageTables } from "../mm/page-tables.js";
 import { type BootParams, efiStub, StubError } from "./efi-stub.js";
-import { Kernel, printk } from "./kernel.js";
-
-/** The first process: what a user of this package writes. */
-export type Init = (kernel: Kernel) => Guest<void>;
+import { type Init, Kernel, printk } from "./kernel.js";
 
 const VERSION = "Linux version 6.12.0-swtdx (TypeScript)";
 const SWIOTLB_PAGES = 64;

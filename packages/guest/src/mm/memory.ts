@@ -98,7 +98,7 @@ export function* acceptMemory(base: number, size: number): Guest<void> {
   for (let at = base; at < end;) {
     let done = 0;
     for (let i = 0; i < LEVEL_SIZES.length && done === 0; i++) {
-      const bytes = LEVEL_SIZES[i]!;
+      const bytes = LEVEL_SIZES[i];
       if (at % bytes === 0 && at + bytes <= end && (yield* tryAccept(at, 2 - i))) done = bytes;
     }
     if (done === 0) yield* tdxPanic(`Accepting 0x${at.toString(16)} failed`);
