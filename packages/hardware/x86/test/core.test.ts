@@ -95,7 +95,7 @@ test("arbitrary bytes end in an outcome, never in an exception of ours", () => {
         core.cache.flush();
         core.u8.fill(0xf4, base + 0x1000, base + 0x1100);
         core.u8.set(bytes, base + 0x1000);
-        setMode(core, bits as 16 | 32 | 64);
+        setMode(core, bits);
         core.flushTlb();
         core.set32(REG.IDTR_LIMIT, 0);
         core.set64(REG.RIP, 0x1000n);
