@@ -157,15 +157,13 @@ export function* measure(
   );
   event.set(text, EFI_CC_EVENT.size);
   yield* guest.storeBytes(efi.scratch, event);
-  let [address, length] = [efi.scratch + 0x900n, 0];
-  if (typeof data === "string") {
-    const bytes = new TextEncoder().encode(data).subarray(0, 0x600);
-    yield* guest.storeBytes(address, bytes);
-    length = bytes.length;
-  } else {
-    ({ address, length } = data);
+  let what = data;
+  if (typeof what === "string") {
+    const bytes = new TextEncoder().encode(what).subarray(0, 0x600);
+    what = { address: efi.scratch + 0x900n, length: bytes.length };
+    yield* guest.storeBytes(what.address, bytes);
   }
   const hashLogExtend = yield* guest.load(efi.cc + BigInt(EFI_CC_MEASUREMENT.HashLogExtendEvent), 8);
-  const status = yield* efiCall(hashLogExtend, efi.cc, 0, address, length, efi.scratch);
+  const status = yield* efiCall(hashLogExtend, efi.cc, 0, what.address, what.length, efi.scratch);
   if (status !== EFI_STATUS.SUCCESS) throw new GrubError(`cannot measure ${description}`);
 }

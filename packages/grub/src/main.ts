@@ -51,8 +51,9 @@ function* load(efi: Efi, path: string): Guest<{ address: bigint; bytes: Uint8Arr
 function* linux(efi: Efi, [path, ...args]: readonly string[]): Guest<LoadedKernel> {
   if (!path) throw new GrubError("filename expected");
   const file = yield* load(efi, path);
-  const commandLine = [`BOOT_IMAGE=${path}`, ...args].join(" ");
-  yield* measure(efi, PCR_COMMANDS, commandLine, `kernel_cmdline: ${commandLine}`);
+  const given = [path, ...args].join(" ");
+  yield* measure(efi, PCR_COMMANDS, given, `kernel_cmdline: ${given}`);
+  const commandLine = `BOOT_IMAGE=${given}`;
   const length = file.bytes.length;
   const status = yield* bootService(
     efi,

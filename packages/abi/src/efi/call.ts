@@ -15,7 +15,7 @@ export function* efiCall(target: number | bigint, ...args: readonly (number | bi
   const onStack = Math.max(0, values.length - 4);
   // 16-byte aligned before the call pushes the return address.
   const top = (rsp - 0x20n - BigInt(onStack * 8)) & ~0xfn;
-  for (let i = 0; i < onStack; i++) yield* guest.store(top + 0x20n + BigInt(8 * i), 8, values[4 + i]!);
+  for (let i = 0; i < onStack; i++) yield* guest.store(top + 0x20n + BigInt(8 * i), 8, values[4 + i]);
   const [rcx = 0n, rdx = 0n, r8 = 0n, r9 = 0n] = values;
   const regs = yield* guest.call(BigInt(target), { rcx, rdx, r8, r9, rsp: top });
   return regs.rax;
@@ -54,7 +54,7 @@ export function encodeUcs2(text: string): Uint8Array {
 export function decodeUcs2(source: Uint8Array): string {
   let text = "";
   for (let i = 0; i + 1 < source.length; i += 2) {
-    const code = source[i]! | (source[i + 1]! << 8);
+    const code = source[i] | (source[i + 1] << 8);
     if (code === 0) break;
     text += String.fromCharCode(code);
   }

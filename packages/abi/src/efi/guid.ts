@@ -9,10 +9,10 @@ export function encodeGuid(text: string): Uint8Array {
   if (!match) throw new RangeError(`"${text}" is no GUID`);
   const out = new Uint8Array(16);
   const view = new DataView(out.buffer);
-  view.setUint32(0, Number.parseInt(match[1]!, 16), true);
-  view.setUint16(4, Number.parseInt(match[2]!, 16), true);
-  view.setUint16(6, Number.parseInt(match[3]!, 16), true);
-  const tail = match[4]! + match[5]!;
+  view.setUint32(0, Number.parseInt(match[1], 16), true);
+  view.setUint16(4, Number.parseInt(match[2], 16), true);
+  view.setUint16(6, Number.parseInt(match[3], 16), true);
+  const tail = match[4] + match[5];
   for (let i = 0; i < 8; i++) out[8 + i] = Number.parseInt(tail.slice(2 * i, 2 * i + 2), 16);
   return out;
 }

@@ -1,93 +1,91 @@
 /**
- * ACPI tables: QEMU's loader script is executed, then the CCEL table (where the event log is) is added.
- * Follows OvmfPkg/AcpiPlatformDxe and TdTcg2Dxe (edk2); script: QEMU, hw/acpi/bios-linker-loader.c.
+ * ACPI tables: QEMU's loader script is executed, then the firmware's own tables are added: the CCEL (where the event
+ * log is) and the MADT's multiprocessor wakeup structure (where application processors wait).
+ * Follows OvmfPkg/AcpiPlatformDxe, TdxDxe and TdTcg2Dxe (edk2); script: QEMU, hw/acpi/bios-linker-loader.c.
  */
 import {
   ACPI_CCEL,
+  ACPI_MADT_TYPE,
   ACPI_RSDP,
   ACPI_TABLE_HEADER,
-  ACPI_TABLE_LOADER_FILE,
-  BIOS_LINKER_LOADER_ADD_CHECKSUM,
-  BIOS_LINKER_LOADER_ADD_POINTER,
-  BIOS_LINKER_LOADER_ALLOCATE,
-  BIOS_LINKER_LOADER_COMMAND,
-  BIOS_LINKER_LOADER_ENTRY_SIZE,
   EFI_MEMORY_TYPE,
-  EV,
   guest,
   type Guest,
   PAGE_SIZE,
   viewOf,
 } from "@swtdx/abi";
-import { fwCfgFile } from "../lib/fw-cfg.js";
-import { measure } from "../lib/measure.js";
+import { MAILBOX } from "../image/layout.js";
 import { readState } from "../lib/state.js";
+import { type Blob, readNumber, runLoader, writeNumber } from "./acpi-loader.js";
 import { allocate } from "./memory-map.js";
 
-const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).replace(/\0.*$/s, "");
 const ascii = (value: string) => new TextEncoder().encode(value);
 const sum = (bytes: Uint8Array) => bytes.reduce((a, b) => (a + b) & 0xff, 0);
-const ACPI_DATA = ascii("ACPI DATA\0");
+const CHECKSUM = 9;
 
-/** A fw_cfg file that the script works on: its bytes and where they will lie. */
-interface Blob {
+/** ACPI 6.5, ch. 5.2.12: where the MADT's entries begin; the multiprocessor wakeup structure's size, version 0. */
+const MADT_ENTRIES = 44;
+const MP_WAKEUP_SIZE = 16;
+/** Where in the firmware's page its tables are. */
+const AT = { rsdp: 0, ccel: 0x100, xsdt: 0x200 } as const;
+/** Tables that the VMM may list: the XSDT with all of them fits its part of the page. */
+const MAX_TABLES = 64;
+
+/** A table of QEMU's: its address and its bytes. */
+export interface Table {
+  address: number;
   bytes: Uint8Array;
-  base: number;
+}
+const signatureOf = ({ bytes }: Table) => new TextDecoder().decode(bytes.subarray(0, 4));
+
+/** The bytes that lie at `address`, if a blob holds them all. */
+function bytesAt(blobs: readonly Blob[], address: number, length: number): Uint8Array | null {
+  const blob = blobs.find(({ base, bytes }) => address >= base && address + length <= base + bytes.length);
+  return blob ? blob.bytes.subarray(address - blob.base, address - blob.base + length) : null;
+}
+function tableAt(blobs: readonly Blob[], address: number): Table | null {
+  const header = bytesAt(blobs, address, ACPI_TABLE_HEADER.size);
+  if (!header) return null;
+  const length = ACPI_TABLE_HEADER.decode(header).Length;
+  const bytes = length >= ACPI_TABLE_HEADER.size ? bytesAt(blobs, address, length) : null;
+  return bytes && { address, bytes };
 }
 
-/** Reads a little-endian number of 1, 2, 4 or 8 bytes. */
-function readNumber(bytes: Uint8Array, at: number, size: number): number {
-  let value = 0;
-  for (let i = size - 1; i >= 0; i--) value = value * 256 + bytes[at + i]!;
-  return value;
-}
-function writeNumber(bytes: Uint8Array, at: number, size: number, value: number): void {
-  for (let i = 0; i < size; i++) {
-    bytes[at + i] = value % 256;
-    value = Math.floor(value / 256);
+/** The tables that the script's RSDP leads to; nothing outside of the script's blobs is looked at. */
+export function tablesOf(blobs: readonly Blob[]): Table[] {
+  const rsdp = blobs.find(({ bytes }) => new TextDecoder().decode(bytes.subarray(0, 8)) === "RSD PTR ");
+  if (!rsdp) return [];
+  // The RSDP of ACPI 1.0 ends before the fields of 2.0.
+  const root = new Uint8Array(ACPI_RSDP.size);
+  root.set(rsdp.bytes.subarray(0, root.length));
+  const { Revision, RsdtAddress, XsdtAddress } = ACPI_RSDP.decode(root);
+  const extended = Revision >= 2 && XsdtAddress !== 0;
+  const width = extended ? 8 : 4;
+  const list = tableAt(blobs, extended ? XsdtAddress : RsdtAddress);
+  const out: Table[] = [];
+  for (
+    let at = ACPI_TABLE_HEADER.size;
+    list && at + width <= list.bytes.length && out.length < MAX_TABLES;
+    at += width
+  ) {
+    const table = tableAt(blobs, readNumber(list.bytes, at, width));
+    // The event log is the firmware's to describe.
+    if (table && signatureOf(table) !== "CCEL") out.push(table);
   }
+  return out;
 }
 
-/** Runs the script. @returns GPA of the RSDP, or null when the VMM gives no (usable) tables */
-function* runLoader(script: Uint8Array): Guest<number | null> {
-  const blobs = new Map<string, Blob>();
-  const view = viewOf(script);
-  for (let at = 0; at + BIOS_LINKER_LOADER_ENTRY_SIZE <= script.length; at += BIOS_LINKER_LOADER_ENTRY_SIZE) {
-    switch (view.getUint32(at, true)) {
-      case BIOS_LINKER_LOADER_COMMAND.ALLOCATE: {
-        const { file } = BIOS_LINKER_LOADER_ALLOCATE.read(view, at);
-        const bytes = yield* fwCfgFile(text(file));
-        if (!bytes || bytes.length === 0) return null;
-        yield* measure(1, EV.PLATFORM_CONFIG_FLAGS, bytes, ACPI_DATA);
-        const size = Math.ceil(bytes.length / PAGE_SIZE) * PAGE_SIZE;
-        const base = yield* allocate(size, EFI_MEMORY_TYPE.ACPIMemoryNVS);
-        if (base < 0) return null;
-        blobs.set(text(file), { bytes, base });
-        break;
-      }
-      case BIOS_LINKER_LOADER_COMMAND.ADD_POINTER: {
-        const { dest_file, src_file, offset, size } = BIOS_LINKER_LOADER_ADD_POINTER.read(view, at);
-        const target = blobs.get(text(dest_file));
-        const source = blobs.get(text(src_file));
-        if (!target || !source || ![1, 2, 4, 8].includes(size) || offset + size > target.bytes.length)
-          return null;
-        writeNumber(target.bytes, offset, size, readNumber(target.bytes, offset, size) + source.base);
-        break;
-      }
-      case BIOS_LINKER_LOADER_COMMAND.ADD_CHECKSUM: {
-        const { file, offset, start, length } = BIOS_LINKER_LOADER_ADD_CHECKSUM.read(view, at);
-        const blob = blobs.get(text(file));
-        if (!blob || start + length > blob.bytes.length || offset >= blob.bytes.length) return null;
-        blob.bytes[offset] = 0;
-        blob.bytes[offset] = -sum(blob.bytes.subarray(start, start + length));
-        break;
-      }
-      default:
-    }
-  }
-  for (const { bytes, base } of blobs.values()) yield* guest.storeBytes(BigInt(base), bytes);
-  for (const { bytes, base } of blobs.values()) if (text(bytes.subarray(0, 8)) === "RSD PTR ") return base;
-  return null;
+/** The MADT with a wakeup structure that names the mailbox. */
+export function withWakeup(madt: Uint8Array, mailbox: number): Uint8Array {
+  const out = new Uint8Array(madt.length + MP_WAKEUP_SIZE);
+  out.set(madt);
+  const view = viewOf(out);
+  view.setUint8(madt.length, ACPI_MADT_TYPE.MULTIPROC_WAKEUP);
+  view.setUint8(madt.length + 1, MP_WAKEUP_SIZE);
+  view.setBigUint64(madt.length + 8, BigInt(mailbox), true);
+  ACPI_TABLE_HEADER.write(view, { Length: out.length, Checksum: 0 });
+  out[CHECKSUM] = -sum(out);
+  return out;
 }
 
 function encodeTable(
@@ -108,36 +106,27 @@ function encodeTable(
     CreatorRevision: 1,
   });
   body(out);
-  out[9] = -sum(out);
+  out[CHECKSUM] = -sum(out);
   return out;
 }
 
-/** Addresses of the tables that the RSDP at `rsdp` leads to. */
-function* tablesOf(rsdp: number): Guest<number[]> {
-  const root = ACPI_RSDP.read(viewOf(yield* guest.loadBytes(BigInt(rsdp), ACPI_RSDP.size)));
-  const [table, width] =
-    root.Revision >= 2 && root.XsdtAddress !== 0 ? [root.XsdtAddress, 8] : [root.RsdtAddress, 4];
-  const length = Number(yield* guest.load(BigInt(table + 4), 4));
-  const bytes = yield* guest.loadBytes(BigInt(table), length);
-  const out: number[] = [];
-  for (let at = ACPI_TABLE_HEADER.size; at + width <= length; at += width)
-    out.push(readNumber(bytes, at, width));
-  return out;
+/** Puts the MADT with the wakeup structure into memory of its own. @returns its address, or -1 without memory */
+function* installWakeup(madt: Uint8Array): Guest<number> {
+  const table = withWakeup(madt, MAILBOX);
+  const base = yield* allocate(
+    Math.ceil(table.length / PAGE_SIZE) * PAGE_SIZE,
+    EFI_MEMORY_TYPE.ACPIMemoryNVS,
+  );
+  if (base >= 0) yield* guest.storeBytes(BigInt(base), table);
+  return base;
 }
 
 /** Installs the tables. @returns GPA of the RSDP, or -1 without memory for it */
 export function* installAcpi(): Guest<number> {
-  const script = yield* fwCfgFile(ACPI_TABLE_LOADER_FILE);
-  let tables: number[] = [];
-  if (script) {
-    yield* measure(1, EV.PLATFORM_CONFIG_FLAGS, script, ACPI_DATA);
-    const rsdp = yield* runLoader(script);
-    if (rsdp !== null) tables = yield* tablesOf(rsdp);
-  }
+  const tables = tablesOf(yield* runLoader());
   const page = yield* allocate(PAGE_SIZE, EFI_MEMORY_TYPE.ACPIMemoryNVS);
   if (page < 0) return -1;
-  const { LogBase, LogSize } = yield* readState();
-  const ccelBase = page + 0x100;
+  const { LogBase, LogSize, NumberOfVcpus } = yield* readState();
   const ccel = encodeTable("CCEL", ACPI_CCEL.size, 1, (bytes) =>
     ACPI_CCEL.write(viewOf(bytes), {
       CcType: 2,
@@ -145,8 +134,14 @@ export function* installAcpi(): Guest<number> {
       LogAreaStartAddress: LogBase,
     }),
   );
-  const xsdtBase = page + 0x200;
-  const entries = [...tables, ccelBase];
+  const entries: number[] = [];
+  for (const table of tables) {
+    const isMadt = signatureOf(table) === "APIC" && table.bytes.length >= MADT_ENTRIES;
+    const address = isMadt && NumberOfVcpus > 1 ? yield* installWakeup(table.bytes) : table.address;
+    if (address < 0) return -1;
+    entries.push(address);
+  }
+  entries.push(page + AT.ccel);
   const xsdt = encodeTable("XSDT", ACPI_TABLE_HEADER.size + 8 * entries.length, 1, (bytes) =>
     entries.forEach((address, i) => writeNumber(bytes, ACPI_TABLE_HEADER.size + 8 * i, 8, address)),
   );
@@ -155,12 +150,12 @@ export function* installAcpi(): Guest<number> {
     OemId: ascii("SWTDX "),
     Revision: 2,
     Length: ACPI_RSDP.size,
-    XsdtAddress: xsdtBase,
+    XsdtAddress: page + AT.xsdt,
   });
   rsdp[8] = -sum(rsdp.subarray(0, 20));
   rsdp[32] = -sum(rsdp);
-  yield* guest.storeBytes(BigInt(page), rsdp);
-  yield* guest.storeBytes(BigInt(ccelBase), ccel);
-  yield* guest.storeBytes(BigInt(xsdtBase), xsdt);
+  yield* guest.storeBytes(BigInt(page + AT.rsdp), rsdp);
+  yield* guest.storeBytes(BigInt(page + AT.ccel), ccel);
+  yield* guest.storeBytes(BigInt(page + AT.xsdt), xsdt);
   return page;
 }

@@ -58,8 +58,8 @@ export const GetMemoryMap: GuestProgram = function* (regs) {
   const [sizePointer, map, keyPointer, descriptorSize, version] = yield* efiArguments(regs, 5);
   const entries = yield* readMap();
   const needed = BigInt(entries.length * EFI_MEMORY_DESCRIPTOR.size);
-  const available = yield* guest.load(sizePointer!, 8);
-  yield* guest.store(sizePointer!, 8, needed);
+  const available = yield* guest.load(sizePointer, 8);
+  yield* guest.store(sizePointer, 8, needed);
   if (descriptorSize) yield* guest.store(descriptorSize, 8, BigInt(EFI_MEMORY_DESCRIPTOR.size));
   if (version) yield* guest.store(version, 4, 1n);
   if (available < needed) return BUFFER_TOO_SMALL;

@@ -14,18 +14,20 @@ import {
   readStruct,
 } from "@swtdx/abi";
 import { sha384 } from "@swtdx/crypto";
-import { extendAndLog } from "../lib/measure.js";
+import { extendAndLog, extendRtmr } from "../lib/measure.js";
 import { readState } from "../lib/state.js";
 import { authenticodeSha384 } from "./authenticode.js";
 
 const { SUCCESS, INVALID_PARAMETER, BUFFER_TOO_SMALL, UNSUPPORTED } = EFI_STATUS;
 
-/** EFI_CC_BOOT_SERVICE_CAPABILITY: 24 bytes; SHA-384 only, TCG 2 format, CC type TDX. */
-const CAPABILITY_SIZE = 24;
+/** EFI_CC_BOOT_SERVICE_CAPABILITY: 20 bytes; SHA-384 only, TCG 2 format, CC type TDX. */
+const CAPABILITY_SIZE = 20;
 const HASH_SHA384 = 4;
 const FORMAT_TCG_2 = 2;
 const CC_TYPE_TDX = 2;
 const MAX_EVENT = 0x1_0000;
+/** EFI_CC_FLAG_EXTEND_ONLY: the event is not logged. */
+const EXTEND_ONLY = 1n;
 const MAX_DATA = 2 ** 30;
 
 /** GetCapability(This, *ProtocolCapability). */
@@ -65,9 +67,9 @@ export const HashLogExtendEvent: GuestProgram = function* (regs) {
   const event = yield* readStruct(eventPointer, EFI_CC_EVENT);
   if (event.Size < EFI_CC_EVENT.size || event.Size > MAX_EVENT || event.MrIndex < 1 || event.MrIndex > 4)
     return INVALID_PARAMETER;
-  const bytes = yield* guest.loadBytes(data!, Number(length));
+  const bytes = yield* guest.loadBytes(data, Number(length));
   let digest: Uint8Array;
-  if ((flags! & PE_COFF_IMAGE) !== 0n) {
+  if ((flags & PE_COFF_IMAGE) !== 0n) {
     const image = parsePe(bytes);
     if ("error" in image) return UNSUPPORTED;
     digest = authenticodeSha384(bytes, image);
@@ -78,7 +80,8 @@ export const HashLogExtendEvent: GuestProgram = function* (regs) {
     eventPointer + BigInt(EFI_CC_EVENT.size),
     event.Size - EFI_CC_EVENT.size,
   );
-  yield* extendAndLog(event.MrIndex, event.EventType, digest, tail);
+  if ((flags & EXTEND_ONLY) !== 0n) yield* extendRtmr(event.MrIndex - 1, digest);
+  else yield* extendAndLog(event.MrIndex, event.EventType, digest, tail);
   return SUCCESS;
 };
 

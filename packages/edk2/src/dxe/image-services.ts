@@ -36,7 +36,7 @@ const EFI_IMAGE_LOAD_EVENT = struct("EFI_IMAGE_LOAD_EVENT", 32, {
   ImageLinkTimeAddress: u64(16),
   LengthOfDevicePath: u64(24),
 });
-/** Largest image that is taken from memory, in bytes. */
+/** Largest image that is taken from memory, and largest that is laid out in it, in bytes. */
 const MAX_IMAGE = 64 * 2 ** 20;
 
 /** The image as it lies in memory: headers, then each section at its address. */
@@ -49,9 +49,13 @@ function layOut(file: Uint8Array, image: PeImage): Uint8Array {
 }
 
 /** Measures and loads an image's bytes. @returns status and, on success, the handle */
-export function* loadImage(file: Uint8Array, parent: bigint): Guest<{ status: bigint; handle: bigint }> {
+export function* loadImage(
+  file: Uint8Array,
+  parent: bigint,
+  path: Uint8Array = new Uint8Array(),
+): Guest<{ status: bigint; handle: bigint }> {
   const image = parsePe(file);
-  if ("error" in image) return { status: LOAD_ERROR, handle: 0n };
+  if ("error" in image || image.sizeOfImage > MAX_IMAGE) return { status: LOAD_ERROR, handle: 0n };
   const size = Math.ceil(image.sizeOfImage / PAGE_SIZE) * PAGE_SIZE;
   // The EFI_LOADED_IMAGE, which is the handle, has the page before the image.
   const base = yield* allocate(PAGE_SIZE + size, EFI_MEMORY_TYPE.LoaderCode);
@@ -60,12 +64,13 @@ export function* loadImage(file: Uint8Array, parent: bigint): Guest<{ status: bi
   const event = EFI_IMAGE_LOAD_EVENT.encode({
     ImageLocationInMemory: BigInt(imageBase),
     ImageLengthInMemory: BigInt(file.length),
+    LengthOfDevicePath: BigInt(path.length),
   });
   const type =
     image.subsystem === IMAGE_SUBSYSTEM_EFI_APPLICATION
       ? EV.EFI_BOOT_SERVICES_APPLICATION
       : EV.EFI_BOOT_SERVICES_DRIVER;
-  yield* extendAndLog(2, type, authenticodeSha384(file, image), event);
+  yield* extendAndLog(2, type, authenticodeSha384(file, image), new Uint8Array([...event, ...path]));
   yield* guest.storeBytes(BigInt(imageBase), layOut(file, image));
   yield* writeStruct(base, EFI_LOADED_IMAGE, {
     Revision: 0x1000,

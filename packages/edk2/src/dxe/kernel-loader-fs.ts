@@ -17,7 +17,7 @@ import {
   readUcs2,
   viewOf,
 } from "@swtdx/abi";
-import { fwCfgRead, fwCfgRead32 } from "../lib/fw-cfg.js";
+import { fwCfgRead, fwCfgRead32, MAX_ITEM } from "../lib/fw-cfg.js";
 import { allocate, retype } from "./memory-map.js";
 import { encodeFileProtocol } from "./system-table.js";
 
@@ -44,10 +44,11 @@ export function* readKernelFile(name: string): Guest<Uint8Array | null> {
   const file = FILES[name];
   if (!file) return null;
   const size = yield* fwCfgRead32(file.size);
-  if (size === 0) return null;
+  if (size === 0 || size > MAX_ITEM) return null;
   const data = yield* fwCfgRead(file.data, size);
   const setupSize = name === "kernel" ? yield* fwCfgRead32(KERNEL_SETUP.size) : 0;
   if (setupSize === 0) return data;
+  if (setupSize > MAX_ITEM) return null;
   const setup = yield* fwCfgRead(KERNEL_SETUP.data, setupSize);
   const out = new Uint8Array(setup.length + data.length);
   out.set(setup);
@@ -81,11 +82,11 @@ export const OpenVolume: GuestProgram = function* (regs) {
 /** EFI_FILE_PROTOCOL.Open(This, **NewHandle, *FileName, OpenMode, Attributes). */
 export const FileOpen: GuestProgram = function* (regs) {
   const [, handlePointer, name] = yield* efiArguments(regs, 3);
-  const contents = yield* readKernelFile((yield* readUcs2(name!)).replace(/^\\/, ""));
+  const contents = yield* readKernelFile((yield* readUcs2(name)).replace(/^\\/, ""));
   if (!contents) return NOT_FOUND;
   const file = yield* open(contents);
   if (file < 0) return OUT_OF_RESOURCES;
-  yield* guest.store(handlePointer!, 8, BigInt(file));
+  yield* guest.store(handlePointer, 8, BigInt(file));
   return SUCCESS;
 };
 
@@ -128,7 +129,7 @@ export const LoadFile: GuestProgram = function* (regs) {
   const [, , bootPolicy, sizePointer, buffer] = yield* efiArguments(regs, 5);
   if (bootPolicy !== 0n || !sizePointer) return INVALID_PARAMETER;
   const size = yield* fwCfgRead32(FW_CFG.INITRD_SIZE);
-  if (size === 0) return NOT_FOUND;
+  if (size === 0 || size > MAX_ITEM) return NOT_FOUND;
   const available = yield* guest.load(sizePointer, 8);
   yield* guest.store(sizePointer, 8, BigInt(size));
   if (!buffer || available < BigInt(size)) return BUFFER_TOO_SMALL;

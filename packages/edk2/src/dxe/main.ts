@@ -2,22 +2,11 @@
  * The firmware from its first stack to the boot manager: memory map, event log, secure boot state, fw_cfg, ACPI,
  * system table. Follows the DXE phase of OvmfPkg/IntelTdx (edk2) in what it leaves to be seen.
  */
-import {
-  EFI_GUID,
-  EFI_MEMORY_TYPE,
-  encodeGuid,
-  encodeUcs2,
-  EV,
-  guest,
-  type GuestProgram,
-  struct,
-  u64,
-  bytes,
-} from "@swtdx/abi";
+import { EFI_GUID, EFI_MEMORY_TYPE, EV, guest, type GuestProgram } from "@swtdx/abi";
 import { bootApplication } from "../bds/boot.js";
 import { TD_HOB } from "../image/layout.js";
 import { fwCfgPresent } from "../lib/fw-cfg.js";
-import { measure, moveEventLog } from "../lib/measure.js";
+import { measure, moveEventLog, SEPARATOR, variableEvent } from "../lib/measure.js";
 import { print } from "../lib/serial.js";
 import { reportFatalError } from "../lib/tdx.js";
 import { installHandlers } from "../lib/ve.js";
@@ -30,11 +19,6 @@ import { installSystemTable } from "./system-table.js";
 
 const EVENT_LOG_SIZE = 0x1_0000;
 
-const UEFI_VARIABLE_DATA = struct("UEFI_VARIABLE_DATA", 32, {
-  VariableName: bytes(0, 16),
-  UnicodeNameLength: u64(16),
-  VariableDataLength: u64(24),
-});
 /** The variables of UEFI 2.10, ch. 32.3 as they stand without enrolled keys: SecureBoot is 0, the others are empty. */
 const SECURE_BOOT_VARIABLES = [
   { name: "SecureBoot", guid: EFI_GUID.GLOBAL_VARIABLE, data: new Uint8Array([0]) },
@@ -43,21 +27,6 @@ const SECURE_BOOT_VARIABLES = [
   { name: "db", guid: EFI_GUID.IMAGE_SECURITY_DATABASE, data: new Uint8Array() },
   { name: "dbx", guid: EFI_GUID.IMAGE_SECURITY_DATABASE, data: new Uint8Array() },
 ];
-
-function variableEvent({ name, guid, data }: (typeof SECURE_BOOT_VARIABLES)[number]): Uint8Array {
-  const text = encodeUcs2(name).subarray(0, 2 * name.length);
-  const out = new Uint8Array(UEFI_VARIABLE_DATA.size + text.length + data.length);
-  out.set(
-    UEFI_VARIABLE_DATA.encode({
-      VariableName: encodeGuid(guid),
-      UnicodeNameLength: BigInt(name.length),
-      VariableDataLength: BigInt(data.length),
-    }),
-  );
-  out.set(text, UEFI_VARIABLE_DATA.size);
-  out.set(data, UEFI_VARIABLE_DATA.size + text.length);
-  return out;
-}
 
 export const DxeMain: GuestProgram = function* () {
   yield* installHandlers();
@@ -71,6 +40,8 @@ export const DxeMain: GuestProgram = function* () {
     const data = variableEvent(variable);
     yield* measure(1, EV.EFI_VARIABLE_DRIVER_CONFIG, data, data);
   }
+  // Configuration ends here; authorities would follow.
+  yield* measure(1, EV.SEPARATOR, SEPARATOR, SEPARATOR);
   const total = hob.resources.reduce((sum, { size }) => sum + size, 0);
   yield* print(`swtdx TDVF: ${Math.round(total / 2 ** 20)} MiB of private memory\n`);
   if (!(yield* fwCfgPresent())) return yield* reportFatalError("No fw_cfg device");

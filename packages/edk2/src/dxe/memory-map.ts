@@ -4,7 +4,7 @@
  * Source: UEFI 2.10, ch. 7.2.
  */
 import { EFI_MEMORY_DESCRIPTOR, EFI_MEMORY_TYPE, guest, type Guest, PAGE_SIZE, viewOf } from "@swtdx/abi";
-import { MEMORY_MAP, PAGE_TABLES, TD_HOB, TEMP_RAM, WORK_AREA } from "../image/layout.js";
+import { MAILBOX, MEMORY_MAP, PAGE_TABLES, TD_HOB, TEMP_RAM, WORK_AREA } from "../image/layout.js";
 import { acceptRange } from "../sec/accept.js";
 import type { MemoryResource } from "../sec/hob.js";
 import { readState, updateState } from "../lib/state.js";
@@ -88,10 +88,11 @@ export function* initMemoryMap(resources: readonly MemoryResource[]): Guest<void
     base,
     size,
   }));
-  for (const area of [PAGE_TABLES, TD_HOB, WORK_AREA, TEMP_RAM])
+  for (const area of [TD_HOB, WORK_AREA, TEMP_RAM])
     entries = carve(entries, area.base, area.size, EFI_MEMORY_TYPE.BootServicesData);
-  // The mailbox page outlives the firmware: application processors wait on it.
-  entries = carve(entries, WORK_AREA.base + 0x1000, 0x1000, EFI_MEMORY_TYPE.ACPIMemoryNVS);
+  // Application processors wait at the mailbox, with these page tables, until the operating system wakes them.
+  entries = carve(entries, PAGE_TABLES.base, PAGE_TABLES.size, EFI_MEMORY_TYPE.ACPIMemoryNVS);
+  entries = carve(entries, MAILBOX, PAGE_SIZE, EFI_MEMORY_TYPE.ACPIMemoryNVS);
   yield* writeMap(entries);
 }
 

@@ -97,7 +97,7 @@ export function listFiles(volume: Uint8Array): VolumeFile[] {
   let at = EFI_FIRMWARE_VOLUME_HEADER.size;
   while (at + EFI_FFS_FILE_HEADER.size <= volume.length) {
     const header = EFI_FFS_FILE_HEADER.read(viewOf(volume), at);
-    const size = header.Size[0]! | (header.Size[1]! << 8) | (header.Size[2]! << 16);
+    const size = header.Size[0] | (header.Size[1] << 8) | (header.Size[2] << 16);
     if (header.State !== FILE_STATE || size < EFI_FFS_FILE_HEADER.size || at + size > volume.length) break;
     files.push({
       name: decodeGuid(header.Name),
@@ -113,6 +113,6 @@ export function listFiles(volume: Uint8Array): VolumeFile[] {
 /** The PE32 section of an application file's data, or null. */
 export function pe32Section(data: Uint8Array): Uint8Array | null {
   if (data.length < 4 || data[3] !== EFI_SECTION_PE32) return null;
-  const size = data[0]! | (data[1]! << 8) | (data[2]! << 16);
+  const size = data[0] | (data[1] << 8) | (data[2] << 16);
   return size <= data.length ? data.subarray(4, size) : null;
 }

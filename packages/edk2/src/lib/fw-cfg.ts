@@ -72,8 +72,9 @@ export function* fwCfgHasDma(): Guest<boolean> {
   return ((yield* fwCfgRead32(FW_CFG.ID)) & FW_CFG_VERSION.DMA) !== 0;
 }
 
-/** Largest directory that is read: a hostile count is cut here. */
+/** Largest directory and largest item that are read: a hostile count or size ends here. */
 const MAX_FILES = 1024;
+export const MAX_ITEM = 256 * 2 ** 20;
 
 /** The directory; empty without the device. */
 export function* fwCfgFiles(): Guest<FwCfgFileEntry[]> {
@@ -85,5 +86,5 @@ export function* fwCfgFiles(): Guest<FwCfgFileEntry[]> {
 /** A file's contents, or null when there is none of that name. */
 export function* fwCfgFile(name: string): Guest<Uint8Array | null> {
   const file = (yield* fwCfgFiles()).find((entry) => entry.name === name);
-  return file ? yield* fwCfgRead(file.select, file.size) : null;
+  return file && file.size <= MAX_ITEM ? yield* fwCfgRead(file.select, file.size) : null;
 }

@@ -3,7 +3,17 @@
  * table names; what is not written yet is 0xff.
  * Follows OvmfPkg/Tcg/TdTcg2Dxe (edk2).
  */
-import { encodeCcEvent, encodeSpecIdEvent, guest, type Guest } from "@swtdx/abi";
+import {
+  bytes,
+  encodeCcEvent,
+  encodeGuid,
+  encodeSpecIdEvent,
+  encodeUcs2,
+  guest,
+  type Guest,
+  struct,
+  u64,
+} from "@swtdx/abi";
 import { sha384 } from "@swtdx/crypto";
 import { TDCALL_SCRATCH } from "../image/layout.js";
 import { readState, updateState } from "./state.js";
@@ -53,3 +63,34 @@ export function* extendAndLog(
 /** Hashes `data`, extends and logs it. */
 export const measure = (mrIndex: number, type: number, data: Uint8Array, event: Uint8Array): Guest<void> =>
   extendAndLog(mrIndex, type, sha384(data), event);
+
+/** Data and event of EV_SEPARATOR. */
+export const SEPARATOR = new Uint8Array(4);
+
+/** A variable as it is measured. */
+export interface Variable {
+  name: string;
+  guid: string;
+  data: Uint8Array;
+}
+
+const UEFI_VARIABLE_DATA = struct("UEFI_VARIABLE_DATA", 32, {
+  VariableName: bytes(0, 16),
+  UnicodeNameLength: u64(16),
+  VariableDataLength: u64(24),
+});
+/** UEFI_VARIABLE_DATA: GUID, lengths, the name without its NUL, the value. */
+export function variableEvent({ name, guid, data }: Variable): Uint8Array {
+  const text = encodeUcs2(name).subarray(0, 2 * name.length);
+  const out = new Uint8Array(UEFI_VARIABLE_DATA.size + text.length + data.length);
+  out.set(
+    UEFI_VARIABLE_DATA.encode({
+      VariableName: encodeGuid(guid),
+      UnicodeNameLength: BigInt(name.length),
+      VariableDataLength: BigInt(data.length),
+    }),
+  );
+  out.set(text, UEFI_VARIABLE_DATA.size);
+  out.set(data, UEFI_VARIABLE_DATA.size + text.length);
+  return out;
+}

@@ -3,9 +3,8 @@
  * The order is OVMF's (OvmfPkg/ResetVector, OvmfPkg/IntelTdx/Sec in edk2): detect TDX, page tables, 64-bit mode,
  * application processors to the mailbox, TD HOB checked and measured, configuration volume measured.
  */
-import { addr, decodeGuid, EV, guest, type Guest, type GuestProgram, struct } from "@swtdx/abi";
+import { EFI_CONFIGURATION_TABLE, encodeGuid, EV, guest, type Guest, type GuestProgram } from "@swtdx/abi";
 import { programAddress } from "../dxe/services.js";
-import { EFI_FIRMWARE_VOLUME_HEADER } from "../image/firmware-volume.js";
 import { CFV_BASE, CFV_SIZE, FIRMWARE_STATE_BASE, STACK_TOP, TD_HOB, TEMP_LOG } from "../image/layout.js";
 import { initEventLog, measure } from "../lib/measure.js";
 import { initSerial } from "../lib/serial.js";
@@ -20,7 +19,13 @@ const CPUID_TDX = 0x21;
 /** "IntelTDX    " in EBX, EDX, ECX. */
 const SIGNATURE = { ebx: 0x65746e49, edx: 0x5844546c, ecx: 0x20202020 } as const;
 
-/** CFV_HANDOFF: the event of a measured firmware volume: a counted description, base, length. */
+/** gUefiOvmfPkgTokenSpaceGuid: names the TD HOB in its event. */
+const TD_HOB_VENDOR = "93bb96af-b9f2-4eb8-9462-e0ba74564236";
+const TD_HOB_DESCRIPTION = "TdxTable\0";
+/** What OVMF writes for a volume that has no name of its own. */
+const VOLUME_DESCRIPTION = "Fv(XXXXXXXX-XXXX-XXXX-XXXX-XXXXXXXXXXXX)\0";
+
+/** UEFI_PLATFORM_FIRMWARE_BLOB2: a counted description, base, length. */
 function firmwareBlobEvent(description: string, base: number, length: number): Uint8Array {
   const out = new Uint8Array(1 + description.length + 16);
   out[0] = description.length;
@@ -31,10 +36,9 @@ function firmwareBlobEvent(description: string, base: number, length: number): U
   return out;
 }
 
-const HANDOFF_TABLE_HEAD = struct("UEFI_HANDOFF_TABLE_POINTERS2", 16, { Base: addr(0), Length: addr(8) });
 /** UEFI_HANDOFF_TABLE_POINTERS2 with one table. */
-function handoffEvent(description: string, base: number, length: number): Uint8Array {
-  const pointer = HANDOFF_TABLE_HEAD.encode({ Base: base, Length: length });
+function handoffEvent(description: string, vendor: string, table: number): Uint8Array {
+  const pointer = EFI_CONFIGURATION_TABLE.encode({ VendorGuid: encodeGuid(vendor), VendorTable: table });
   const out = new Uint8Array(1 + description.length + 8 + pointer.length);
   out[0] = description.length;
   out.set(new TextEncoder().encode(description), 1);
@@ -48,16 +52,11 @@ function* measureInputs(): Guest<void> {
   const list = yield* guest.loadBytes(BigInt(TD_HOB.base), TD_HOB.size);
   const hob = validateTdHob(list);
   if ("error" in hob) return yield* reportFatalError(`TD HOB: ${hob.error}`);
-  const table = handoffEvent("TdxTable\0", TD_HOB.base, hob.measuredLength);
+  const table = handoffEvent(TD_HOB_DESCRIPTION, TD_HOB_VENDOR, TD_HOB.base);
   yield* measure(1, EV.EFI_HANDOFF_TABLES2, list.subarray(0, hob.measuredLength), table);
   const cfv = yield* guest.loadBytes(BigInt(CFV_BASE), CFV_SIZE);
-  const guid = decodeGuid(cfv, EFI_FIRMWARE_VOLUME_HEADER.fields.FileSystemGuid.offset).toUpperCase();
-  yield* measure(
-    1,
-    EV.EFI_PLATFORM_FIRMWARE_BLOB2,
-    cfv,
-    firmwareBlobEvent(`Fv(${guid})`, CFV_BASE, CFV_SIZE),
-  );
+  const blob = firmwareBlobEvent(VOLUME_DESCRIPTION, CFV_BASE, CFV_SIZE);
+  yield* measure(1, EV.EFI_PLATFORM_FIRMWARE_BLOB2, cfv, blob);
 }
 
 export const SecEntry: GuestProgram = function* (regs) {

@@ -10,6 +10,7 @@ import {
   EFI_RESOURCE,
   viewOf,
 } from "@swtdx/abi";
+import { IMAGE_BASE, IMAGE_END } from "../image/layout.js";
 
 /** A range of memory that the VMM offers; addresses and sizes in bytes. */
 export interface MemoryResource {
@@ -73,6 +74,10 @@ export function validateTdHob(list: Uint8Array): TdHob | { error: string } {
         return { error: `${where}: resource attribute 0x${resource.ResourceAttribute.toString(16)}` };
       if (base % 4096 !== 0 || size % 4096 !== 0 || size === 0 || base + size > GPA_LIMIT)
         return { error: `${where}: range 0x${base.toString(16)} + 0x${size.toString(16)}` };
+      if (base < IMAGE_END && base + size > IMAGE_BASE)
+        return {
+          error: `${where}: range 0x${base.toString(16)} + 0x${size.toString(16)} covers the firmware`,
+        };
       if (
         resource.ResourceType === EFI_RESOURCE.SYSTEM_MEMORY ||
         resource.ResourceType === EFI_RESOURCE.MEMORY_UNACCEPTED
@@ -85,7 +90,7 @@ export function validateTdHob(list: Uint8Array): TdHob | { error: string } {
   if (at === 0) return { error: "the list is empty" };
   resources.sort((a, b) => a.base - b.base);
   for (let i = 1; i < resources.length; i++)
-    if (resources[i - 1]!.base + resources[i - 1]!.size > resources[i]!.base)
-      return { error: `ranges overlap at 0x${resources[i]!.base.toString(16)}` };
+    if (resources[i - 1].base + resources[i - 1].size > resources[i].base)
+      return { error: `ranges overlap at 0x${resources[i].base.toString(16)}` };
   return { resources, measuredLength: at };
 }
