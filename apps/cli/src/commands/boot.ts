@@ -105,9 +105,7 @@ async function report(result: RunResult, judgement: Judgement | null): Promise<v
     rows.push(["MRTD", td.mrtd, mark(td.mrtd === expected), "calculated from the firmware image"]);
     const replayed = await replay(result.eventLog);
     td.rtmr.forEach((value, i) => {
-      // The guest's own extension of RTMR[3] is in no firmware log.
-      const check =
-        replayed && i < 3 ? [mark(value === replayed[i]), "event log replayed"] : ["", "not in the log"];
+      const check = replayed ? [mark(value === replayed[i]), "event log replayed"] : ["", "no event log"];
       rows.push([`RTMR[${i}]`, value, ...check]);
     });
   }
