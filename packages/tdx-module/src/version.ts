@@ -21,3 +21,6 @@ export const FEATURES0 =
 
 export const MAX_TDMRS = 64;
 export const MAX_RESERVED_PER_TDMR = 16;
+
+/** The one version of handoff data, TDH.SYS.RD's MODULE_HV and MIN_UPDATE_HV. */
+export const MODULE_HV = 0;

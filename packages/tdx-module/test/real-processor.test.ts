@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { SeptState } from "../src/structures/sept.js";
 import { TDCS } from "../src/structures/tdcs.js";
 import { TDVPS } from "../src/structures/tdvps.js";
-import { ExitReason } from "../src/tables/vmcs-fields.js";
+import { ExitReason } from "../src/tables/exit-reasons.js";
 import { RealPlatform } from "./support/real-seam.js";
 
 const VE = 20;

@@ -28,7 +28,7 @@ import {
 } from "../src/tables/td-vmcs.js";
 import { opStateIsSeamcallAllowed } from "../src/tables/op-state.js";
 import { virtualArchCapabilities, virtualVmxMsrs } from "../src/tables/virtual-msrs.js";
-import { VMCS } from "../src/tables/vmcs-fields.js";
+import { VMCS } from "@swtdx/cpu";
 import { normalizeCpuidLeaf } from "../src/exits/td-cpuid.js";
 
 const ALL: CpuidQuad = [0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff];
@@ -368,7 +368,7 @@ describe("TD VMCS", () => {
     const state = new Map(TD_VMCS_GUEST_STATE);
     expect(state.get(VMCS.GUEST_RIP)).toBe(0xfffffff0n);
     expect(state.get(VMCS.GUEST_IA32_EFER)).toBe(0x901n);
-    expect(state.get(VMCS.GUEST_CS_AR)).toBe(0xc09bn);
+    expect(state.get(VMCS.GUEST_CS_AR_BYTES)).toBe(0xc09bn);
   });
 });
 

@@ -1,10 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { TDX_STATUS, withOperand } from "@swtdx/abi";
-import { Gpr, REG } from "@swtdx/cpu";
+import { Gpr, REG, VMCS } from "@swtdx/cpu";
 import { LastTdExit, TDVPS, VcpuState } from "../src/structures/tdvps.js";
 import { TDCS } from "../src/structures/tdcs.js";
 import { TDR } from "../src/structures/tdr.js";
-import { VMCS } from "../src/tables/vmcs-fields.js";
 import { SeptState } from "../src/structures/sept.js";
 import { decodeVcpuAndFlags } from "../src/entry/td-entry.js";
 import { instruction, stop, tdcall, TestTd } from "./support/fake-seam.js";
@@ -23,8 +22,8 @@ describe("TD entry and exit", () => {
         expect(lp.regs.get(REG.DR6)).toBe(0xffff0ff0n);
         expect(lp.regs.get(REG.XCR0)).toBe(1n);
         expect(lp.vmread(VMCS.GUEST_RIP)).toBe(0xfffffff0n);
-        expect(lp.vmread(VMCS.VPID)).toBe(33n << 2n);
-        expect(lp.vmread(VMCS.HKID)).toBe(33n);
+        expect(lp.vmread(VMCS.VIRTUAL_PROCESSOR_ID)).toBe(33n << 2n);
+        expect(lp.vmread(VMCS.TD_HKID)).toBe(33n);
       }),
     );
   });
@@ -230,7 +229,7 @@ describe("TD entry and exit", () => {
       reason: 48,
       fields: [
         [VMCS.GUEST_PHYSICAL_ADDRESS, 0x8000n],
-        [VMCS.IDT_VECTORING_INFO, 0x80000b0en],
+        [VMCS.IDT_VECTORING_INFO_FIELD, 0x80000b0en],
         [VMCS.IDT_VECTORING_ERROR_CODE, 2n],
       ],
     }));

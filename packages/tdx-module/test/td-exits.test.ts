@@ -1,12 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { TD_ATTRIBUTES, TD_CTLS } from "@swtdx/abi";
-import { Gpr, REG } from "@swtdx/cpu";
+import { Gpr, REG, VMCS } from "@swtdx/cpu";
 import { TDCS } from "../src/structures/tdcs.js";
 import { TDVPS } from "../src/structures/tdvps.js";
 import { SeptState } from "../src/structures/sept.js";
 import { getCpuidLookupEntry } from "../src/tables/cpuid.js";
 import { CpuidFlag } from "../src/tables/td-cpuid.js";
-import { ExitReason, VMCS } from "../src/tables/vmcs-fields.js";
+import { ExitReason } from "../src/tables/exit-reasons.js";
 import { instruction, stop, tdcall, TestTd, type FakeLp } from "./support/fake-seam.js";
 
 const UD = 0x80000306n;
@@ -146,7 +146,7 @@ describe("CPUID", () => {
     const td = new TestTd().longMode();
     td.setCpuid(getCpuidLookupEntry(0x80000001, 0), [0, 0, 0x121, 0x2c100000]);
     expect(run(td, 0x80000001n)[3]).toBe(0x2c100800);
-    td.lp.vmwrite(VMCS.GUEST_CS_AR, 0xc09bn);
+    td.lp.vmwrite(VMCS.GUEST_CS_AR_BYTES, 0xc09bn);
     expect(run(td, 0x80000001n)[3]).toBe(0x2c100000);
     expect(run(td, 0xdn)[1]).toBe(0x440);
   });
@@ -156,7 +156,7 @@ describe("CPUID", () => {
     td.enter(tdcall({ RAX: 5n, RCX: 2n }), stop());
     run(td, 0n);
     expect(td.lp.injected).toEqual([]);
-    td.lp.vmwrite(VMCS.GUEST_SS_AR, 0xc0f3n);
+    td.lp.vmwrite(VMCS.GUEST_SS_AR_BYTES, 0xc0f3n);
     run(td, 0n);
     expect(td.lp.injected).toEqual([VE]);
     const other = new TestTd().longMode();
@@ -354,7 +354,7 @@ describe("EPT violations", () => {
   test("the #PF becomes #DF, then a triple fault, when an exception was being delivered", () => {
     const during = (vector: bigint) => () => {
       const exit = violation((1n << 50n) | 0x1000n, 0x182n)();
-      exit.fields.push([VMCS.IDT_VECTORING_INFO, 0x80000b00n | vector]);
+      exit.fields.push([VMCS.IDT_VECTORING_INFO_FIELD, 0x80000b00n | vector]);
       return exit;
     };
     const td = new TestTd().longMode();

@@ -14,6 +14,8 @@ const SHARED_BIT = 1n << 47n;
 /** Encodings of TD VMCS fields that the host writes. */
 const POSTED_INTR_NV = vmcsFieldId(0x0002);
 const POSTED_INTR_DESC_ADDR = vmcsFieldId(0x2016);
+const PIN_BASED_VM_EXEC_CONTROL = vmcsFieldId(0x4000);
+const GUEST_RIP = vmcsFieldId(0x681e);
 const SHARED_EPTP = vmcsFieldId(0x203c);
 
 /** From the reset state to 64-bit mode: 1 GiB pages at PDPTE 0 (private), 1 (shared) and 3 (firmware). */
@@ -73,8 +75,20 @@ describe("a TD's life", () => {
     const vpWr = (id: bigint, value: bigint, mask = NULL_PA) =>
       at.call("TDH.VP.WR", { rcx: tdvpr, rdx: id, r8: value, r9: mask });
     const root = notPresentTable(at);
+    const notInitialized = (field: number) => TDX_STATUS.TDX_TD_VMCS_FIELD_NOT_INITIALIZED | BigInt(field);
+    expect(vpWr(PIN_BASED_VM_EXEC_CONTROL, 0x80n, 0x80n).status).toBe(notInitialized(0x0002));
+    expect(vpWr(POSTED_INTR_NV, 0x100n, 0xffffn).status).toBe(TDX_STATUS.TDX_METADATA_FIELD_VALUE_NOT_VALID);
     expect(vpWr(POSTED_INTR_NV, 0xf2n, 0xffffn).status).toBe(0n);
+    expect(vpWr(PIN_BASED_VM_EXEC_CONTROL, 0x80n, 0x80n).status).toBe(notInitialized(0x2016));
+    expect(vpWr(POSTED_INTR_DESC_ADDR, descriptor + 4n).status).toBe(
+      TDX_STATUS.TDX_METADATA_FIELD_VALUE_NOT_VALID,
+    );
     expect(vpWr(POSTED_INTR_DESC_ADDR, descriptor).status).toBe(0n);
+    expect(vpWr(PIN_BASED_VM_EXEC_CONTROL, 0x80n, 0x80n).status).toBe(0n);
+    expect(vpWr(PIN_BASED_VM_EXEC_CONTROL, 0n, 1n).status).toBe(TDX_STATUS.TDX_METADATA_FIELD_NOT_WRITABLE);
+    expect(vpWr(VP_METADATA.PEND_NMI.id, 1n, 0xffn).status).toBe(0n);
+    expect(vpWr(VP_METADATA.PEND_NMI.id, 0n, 0xffn).r8).toBe(1n);
+    expect(vpWr(GUEST_RIP, 0n).status).toBe(TDX_STATUS.TDX_METADATA_FIELD_NOT_WRITABLE);
     expect(vpWr(SHARED_EPTP, BigInt(root)).status).toBe(0n);
     const details = at.ok("TDH.VP.RD", { rcx: tdvpr, rdx: VP_METADATA.VCPU_STATE_DETAILS.id }, at.lp, 0);
     expect(details.r8).toBe(0n);

@@ -2,13 +2,12 @@ import { describe, expect, test } from "vitest";
 import fc from "fast-check";
 import { TDINFO_STRUCT, TDX_STATUS, withOperand, type TraceEvent } from "@swtdx/abi";
 import { sha384 } from "@swtdx/crypto";
-import { Gpr } from "@swtdx/cpu";
+import { Gpr, VMCS } from "@swtdx/cpu";
 import { SeptState } from "../src/structures/sept.js";
 import { TDCS } from "../src/structures/tdcs.js";
 import { TDVPS } from "../src/structures/tdvps.js";
 import { TDCALL_TABLE } from "../src/guest/td-call.js";
 import { MD_FIELD_ID_NA, type GuestMetadata } from "../src/guest/metadata-access.js";
-import { VMCS } from "../src/tables/vmcs-fields.js";
 import { instruction, stop, tdcall, TD_HKID, TestTd } from "./support/fake-seam.js";
 
 type Registers = Partial<Record<keyof typeof Gpr, bigint>>;
@@ -232,7 +231,7 @@ describe("measurements", () => {
     const td = new TestTd().longMode();
     const [pml4, pdpt, pd, pt, page] = [0x800000, 0x801000, 0x802000, 0x803000, 0x804000];
     const { lp } = td;
-    lp.vmwrite(VMCS.SHARED_EPTP, BigInt(pml4));
+    lp.vmwrite(VMCS.SHARED_EPT_POINTER, BigInt(pml4));
     lp.writeU64(pml4 + 256 * 8, 0, BigInt(pdpt) | 7n);
     lp.writeU64(pdpt, 0, BigInt(pd) | 7n);
     lp.writeU64(pd, 0, BigInt(pt) | 7n);

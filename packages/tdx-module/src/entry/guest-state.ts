@@ -5,12 +5,11 @@
  * Source: intel/tdx-module 1.5.05 src/td_transitions/tdh_vp_enter.c (restore_guest_td_state_before_td_entry),
  * td_exit.c (save_guest_td_state_before_td_exit, load_vmm_state_before_td_exit).
  */
-import { Gpr, REG, type SeamContext } from "@swtdx/cpu";
+import { Gpr, REG, type SeamContext, VMCS } from "@swtdx/cpu";
 import { TDCS } from "../structures/tdcs.js";
 import { TDVPS } from "../structures/tdvps.js";
 import { IA32_FMASK_RESET_STATE, DR6_RESET_STATE } from "../tables/td-vmcs.js";
 import { CpuidFlag } from "../tables/td-cpuid.js";
-import { VMCS } from "../tables/vmcs-fields.js";
 import type { VpContext } from "./vp-context.js";
 
 const MSR = {

@@ -10,7 +10,7 @@ import { TDCS } from "../structures/tdcs.js";
 import { TDVPS } from "../structures/tdvps.js";
 import { acquireSharex, Lock, releaseSharex } from "../locks.js";
 import { TDX_STATUS } from "@swtdx/abi";
-import { VMCS } from "../tables/vmcs-fields.js";
+import { VMCS } from "@swtdx/cpu";
 import { walkSecureEpt } from "../guest/gpa.js";
 import type { VpContext } from "./vp-context.js";
 

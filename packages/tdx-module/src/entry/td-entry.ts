@@ -5,14 +5,14 @@
  * Source: intel/tdx-module 1.5.05 src/td_transitions/tdh_vp_enter.c.
  */
 import { TDX_STATUS, VMX_EEQ_TYPE, withOperand, type HpaAndKeyId } from "@swtdx/abi";
-import { Gpr } from "@swtdx/cpu";
+import { Gpr, VMCS } from "@swtdx/cpu";
 import { requestNmiWindow } from "../exits/td-other-exits.js";
 import { tdDispatcher } from "../exits/td-dispatcher.js";
 import { injectVe } from "../exits/inject.js";
 import { TDCS } from "../structures/tdcs.js";
 import { LastTdExit, TDVPS, VcpuState } from "../structures/tdvps.js";
 import { CpuidFlag } from "../tables/td-cpuid.js";
-import { ExitReason, VMCS } from "../tables/vmcs-fields.js";
+import { ExitReason } from "../tables/exit-reasons.js";
 import { initializeExtendedState, restoreGuestExtendedState, saveXmmsByMask } from "./extended-state.js";
 import {
   readMsr,
@@ -220,15 +220,15 @@ function emulateEptViolationTdExit(vp: VpContext, gpa: bigint): void {
 /** #VE for the guest that asked to hear of suspected zero-stepping, when it can take one. */
 function notifyZeroStep(vp: VpContext): void {
   const { lp } = vp;
-  const reason = Number(lp.vmread(VMCS.EXIT_REASON));
+  const reason = Number(lp.vmread(VMCS.VM_EXIT_REASON));
   const gpa = lp.vmread(VMCS.GUEST_PHYSICAL_ADDRESS);
   const qualification = lp.vmread(VMCS.EXIT_QUALIFICATION);
   const shared = vp.gpaw ? 1n << 51n : 1n << 47n;
   if ((reason & 0xffff) !== ExitReason.EPT_VIOLATION || (gpa & shared) !== 0n) return;
   const canInject =
-    (lp.vmread(VMCS.GUEST_INTERRUPTIBILITY) & 8n) === 0n &&
+    (lp.vmread(VMCS.GUEST_INTERRUPTIBILITY_INFO) & 8n) === 0n &&
     (qualification & (1n << 12n)) === 0n &&
-    (lp.vmread(VMCS.IDT_VECTORING_INFO) & (1n << 31n)) === 0n &&
+    (lp.vmread(VMCS.IDT_VECTORING_INFO_FIELD) & (1n << 31n)) === 0n &&
     !vp.veInfoValid;
   if (canInject) injectVe(vp, reason, qualification, gpa);
 }

@@ -5,7 +5,7 @@
  * (prepare_td_vmcs).
  */
 import { TD_ATTRIBUTES, type Hpa, type HpaAndKeyId } from "@swtdx/abi";
-import { REG, type SeamContext } from "@swtdx/cpu";
+import { REG, type SeamContext, VMCS } from "@swtdx/cpu";
 import { TDCS, TdcsPage, type TdcsStructure } from "../structures/tdcs.js";
 import { TdvpsPage, TDVPS, type TdvpsStructure } from "../structures/tdvps.js";
 import {
@@ -35,7 +35,6 @@ import {
   TD_VMCS_GUEST_STATE,
   type TdVmcsValues,
 } from "../tables/td-vmcs.js";
-import { VMCS } from "../tables/vmcs-fields.js";
 
 /** What of the platform a TD VMCS depends on. */
 export interface TdVmcsPlatform {
@@ -81,7 +80,7 @@ export function initTdVmcs(
   lp.vmwrite(VMCS.TSC_OFFSET, tdcs.get(TDCS.TSC_OFFSET));
   // The walk's KeyID is the HKID field's; the address has none.
   lp.vmwrite(VMCS.EPT_POINTER, BigInt.asUintN(platform.keyIdShift, tdcs.get(TDCS.EPTP)));
-  lp.vmwrite(VMCS.VPID, BigInt(composeVpid(0, tdcs.tdr.hkid)));
+  lp.vmwrite(VMCS.VIRTUAL_PROCESSOR_ID, BigInt(composeVpid(0, tdcs.tdr.hkid)));
 }
 
 /** The module's own state, for VM exits. */
@@ -112,11 +111,11 @@ export function initAddressFields(
   const zeroPage = BigInt(tdcs.page(TdcsPage.ZERO)) | key;
   lp.vmwrite(VMCS.VIRTUAL_APIC_PAGE_ADDR, BigInt(tdvps.page(TdvpsPage.VAPIC)) | key);
   lp.vmwrite(VMCS.MSR_BITMAP, BigInt(tdcs.page(TdcsPage.MSR_BITMAPS)) | key);
-  lp.vmwrite(VMCS.VE_INFO_ADDRESS, BigInt(tdvps.page(TdvpsPage.VE_INFO)) | key);
-  lp.vmwrite(VMCS.PASID_DIRECTORY_LOW, zeroPage);
-  lp.vmwrite(VMCS.PASID_DIRECTORY_HIGH, zeroPage);
-  lp.vmwrite(VMCS.SHARED_EPTP, zeroPage);
-  lp.vmwrite(VMCS.HKID, BigInt(tdvps.keyId));
+  lp.vmwrite(VMCS.VE_INFORMATION_ADDRESS, BigInt(tdvps.page(TdvpsPage.VE_INFO)) | key);
+  lp.vmwrite(VMCS.LOW_PASID_DIRECTORY, zeroPage);
+  lp.vmwrite(VMCS.HIGH_PASID_DIRECTORY, zeroPage);
+  lp.vmwrite(VMCS.SHARED_EPT_POINTER, zeroPage);
+  lp.vmwrite(VMCS.TD_HKID, BigInt(tdvps.keyId));
 }
 
 function initControls(lp: SeamContext, tdcs: TdcsStructure, platform: TdVmcsPlatform): void {

@@ -6,11 +6,11 @@
  * src/td_dispatcher/vm_exits/td_other_exits.c (tdx_inject_ve).
  */
 import { TDX_STATUS } from "@swtdx/abi";
-import { REG } from "@swtdx/cpu";
+import { REG, VMCS } from "@swtdx/cpu";
 import { asyncTdexitToVmm } from "../entry/td-exit.js";
 import { Flow, type VpContext } from "../entry/vp-context.js";
 import { TDVPS, VE_INFO_CONTENTS_VALID } from "../structures/tdvps.js";
-import { ExitReason, exitReasonName, VMCS } from "../tables/vmcs-fields.js";
+import { ExitReason, exitReasonName } from "../tables/exit-reasons.js";
 
 /** VM_ENTRY_INTR_INFO: bit 31 valid, type in bits 10:8, bit 11 deliver error code. */
 const VALID = 1n << 31n;
@@ -30,22 +30,22 @@ const setResumeFlag = ({ lp }: VpContext): void => {
 
 export function injectUd(vp: VpContext): void {
   setResumeFlag(vp);
-  vp.lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO, UD);
+  vp.lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO_FIELD, UD);
 }
 
 export function injectGp(vp: VpContext, errorCode = 0n): void {
   setResumeFlag(vp);
-  vp.lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO, GP);
+  vp.lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO_FIELD, GP);
   vp.lp.vmwrite(VMCS.VM_ENTRY_EXCEPTION_ERROR_CODE, errorCode);
 }
 
 function injectDf({ lp }: VpContext): void {
-  lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO, DF);
+  lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO_FIELD, DF);
   lp.vmwrite(VMCS.VM_ENTRY_EXCEPTION_ERROR_CODE, 0n);
 }
 
 export function injectNmi({ lp }: VpContext): void {
-  lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO, NMI);
+  lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO_FIELD, NMI);
 }
 
 /**
@@ -54,7 +54,7 @@ export function injectNmi({ lp }: VpContext): void {
  */
 export function injectPf(vp: VpContext, gla: bigint, errorCode: bigint): Flow {
   const { lp } = vp;
-  const waiting = lp.vmread(VMCS.VM_ENTRY_INTR_INFO);
+  const waiting = lp.vmread(VMCS.VM_ENTRY_INTR_INFO_FIELD);
   vp.regs.set(REG.CR2, gla);
   const exception =
     (waiting & (VALID | (7n << 8n))) === (VALID | HARDWARE_EXCEPTION) ? Number(waiting & 0xffn) : -1;
@@ -63,7 +63,7 @@ export function injectPf(vp: VpContext, gla: bigint, errorCode: bigint): Flow {
   if (exception === 14 || exception === 20) {
     injectDf(vp);
   } else {
-    lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO, PF);
+    lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO_FIELD, PF);
     lp.vmwrite(VMCS.VM_ENTRY_EXCEPTION_ERROR_CODE, errorCode);
   }
   setResumeFlag(vp);
@@ -82,7 +82,7 @@ export function injectVe(vp: VpContext, reason: number, qualification: bigint, g
     tdvps.set(TDVPS.VE_INFO_INSTRUCTION_LENGTH, Number(lp.vmread(VMCS.VM_EXIT_INSTRUCTION_LEN)));
     tdvps.set(TDVPS.VE_INFO_INSTRUCTION_INFORMATION, Number(lp.vmread(VMCS.VMX_INSTRUCTION_INFO)));
     tdvps.set(TDVPS.VE_INFO_VALID, VE_INFO_CONTENTS_VALID);
-    lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO, VE);
+    lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO_FIELD, VE);
     const { trace } = vp.platform;
     if (trace.on)
       trace.emit({ type: "VE", lp: lp.index, reason, name: exitReasonName(reason), gpa: Number(gpa), gla });
@@ -94,18 +94,18 @@ export function injectVe(vp: VpContext, reason: number, qualification: bigint, g
 
 /** Whether an event is set up for the next VM entry. */
 export const eventInjected = ({ lp }: VpContext): boolean =>
-  (lp.vmread(VMCS.VM_ENTRY_INTR_INFO) & VALID) !== 0n;
+  (lp.vmread(VMCS.VM_ENTRY_INTR_INFO_FIELD) & VALID) !== 0n;
 
 const BLOCKED_BY_STI_OR_MOVSS = 3n;
 
 export function clearMovssStiBlocking({ lp }: VpContext): void {
-  const state = lp.vmread(VMCS.GUEST_INTERRUPTIBILITY);
+  const state = lp.vmread(VMCS.GUEST_INTERRUPTIBILITY_INFO);
   if ((state & BLOCKED_BY_STI_OR_MOVSS) !== 0n)
-    lp.vmwrite(VMCS.GUEST_INTERRUPTIBILITY, state & ~BLOCKED_BY_STI_OR_MOVSS);
+    lp.vmwrite(VMCS.GUEST_INTERRUPTIBILITY_INFO, state & ~BLOCKED_BY_STI_OR_MOVSS);
 }
 
 export function blockNmi({ lp }: VpContext): void {
-  lp.vmwrite(VMCS.GUEST_INTERRUPTIBILITY, lp.vmread(VMCS.GUEST_INTERRUPTIBILITY) | 8n);
+  lp.vmwrite(VMCS.GUEST_INTERRUPTIBILITY_INFO, lp.vmread(VMCS.GUEST_INTERRUPTIBILITY_INFO) | 8n);
 }
 
 /** To the next instruction: RIP, interrupt shadow, pending single-step trap. */
@@ -122,8 +122,8 @@ export function advanceGuestRip(vp: VpContext): void {
 }
 
 /** CPL 0..3: DPL of SS. */
-export const guestCpl = ({ lp }: VpContext): number => Number((lp.vmread(VMCS.GUEST_SS_AR) >> 5n) & 3n);
+export const guestCpl = ({ lp }: VpContext): number => Number((lp.vmread(VMCS.GUEST_SS_AR_BYTES) >> 5n) & 3n);
 
 export const isGuestIn64bMode = ({ lp }: VpContext): boolean =>
   (lp.vmread(VMCS.GUEST_IA32_EFER) & (1n << 10n)) !== 0n &&
-  (lp.vmread(VMCS.GUEST_CS_AR) & (1n << 13n)) !== 0n;
+  (lp.vmread(VMCS.GUEST_CS_AR_BYTES) & (1n << 13n)) !== 0n;

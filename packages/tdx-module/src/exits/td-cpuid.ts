@@ -4,7 +4,7 @@
  * Source: intel/tdx-module 1.5.05 src/td_dispatcher/vm_exits/td_cpuid.c; TD_CTLS.VIRT_CPUID2 as in later modules.
  */
 import { TD_CTLS, type Hpa } from "@swtdx/abi";
-import { Gpr } from "@swtdx/cpu";
+import { Gpr, VMCS } from "@swtdx/cpu";
 import type { VpContext } from "../entry/vp-context.js";
 import { readMsr } from "../entry/guest-state.js";
 import { TDCS } from "../structures/tdcs.js";
@@ -18,7 +18,7 @@ import {
   getCpuidLookupEntry,
 } from "../tables/cpuid.js";
 import { CpuidFlag } from "../tables/td-cpuid.js";
-import { ExitReason, VMCS } from "../tables/vmcs-fields.js";
+import { ExitReason } from "../tables/exit-reasons.js";
 import { guestCpl, injectVe, isGuestIn64bMode } from "./inject.js";
 
 const CR4_OSXSAVE = 1n << 18n;

@@ -3,10 +3,10 @@
  *
  * Source: intel/tdx-module 1.5.05 src/td_dispatcher/vm_exits/td_other_exits.c (td_cr_access_exit).
  */
-import { Gpr } from "@swtdx/cpu";
+import { Gpr, VMCS } from "@swtdx/cpu";
 import type { VpContext } from "../entry/vp-context.js";
 import { writeGuestCr0, writeGuestCr4 } from "../tables/control-registers.js";
-import { ExitReason, VMCS } from "../tables/vmcs-fields.js";
+import { ExitReason } from "../tables/exit-reasons.js";
 import { injectGp, injectVe } from "./inject.js";
 
 const MOV_TO_CR = 0;

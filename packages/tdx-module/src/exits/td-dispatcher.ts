@@ -10,7 +10,8 @@ import { Flow, type VpContext } from "../entry/vp-context.js";
 import { tdCall } from "../guest/td-call.js";
 import { TDR } from "../structures/tdr.js";
 import { TDVPS } from "../structures/tdvps.js";
-import { ExitReason, VMCS } from "../tables/vmcs-fields.js";
+import { VMCS } from "@swtdx/cpu";
+import { ExitReason } from "../tables/exit-reasons.js";
 import { advanceGuestRip, blockNmi, eventInjected, injectGp, injectUd, injectVe } from "./inject.js";
 import { tdCpuidExit } from "./td-cpuid.js";
 import { tdCrAccessExit } from "./td-cr-access.js";
@@ -32,7 +33,7 @@ const REASON_RESERVED = 0x73ff_0000;
 export function tdDispatcher(vp: VpContext): Flow {
   const { lp, tdvps } = vp;
   tdvps.set(TDVPS.LAST_EXIT_TSC, lp.rdtsc());
-  vp.exitReason = Number(lp.vmread(VMCS.EXIT_REASON));
+  vp.exitReason = Number(lp.vmread(VMCS.VM_EXIT_REASON));
   vp.exitQualification = lp.vmread(VMCS.EXIT_QUALIFICATION);
   vp.exitIntrInfo = Number(lp.vmread(VMCS.VM_EXIT_INTR_INFO)) | 0;
   const failed = (vp.exitReason & ENTRY_FAILED) !== 0;
@@ -116,7 +117,7 @@ function dispatch(vp: VpContext): Flow {
     case ExitReason.BUS_LOCK:
     case ExitReason.INIT:
       return exitToVmm(vp, TDX_SUCCESS);
-    case ExitReason.NOTIFICATION:
+    case ExitReason.NOTIFY:
       if ((vp.exitQualification & (1n << 12n)) !== 0n) blockNmi(vp);
       return exitToVmm(vp, (vp.exitQualification & 1n) !== 0n ? TDX_NON_RECOVERABLE_TD : TDX_SUCCESS);
     case ExitReason.TRIPLE_FAULT:
@@ -133,7 +134,7 @@ function dispatch(vp: VpContext): Flow {
       return exitToVmm(vp, TDX_SUCCESS, true);
     case ExitReason.RDPMC:
       return tdRdpmcExit(vp);
-    case ExitReason.EPT_MISCONFIGURATION:
+    case ExitReason.EPT_MISCONFIG:
       return tdEptMisconfigurationExit(vp);
     case ExitReason.CPUID:
       tdCpuidExit(vp);
@@ -172,13 +173,13 @@ function msrOutcome(vp: VpContext, access: MsrAccess): Flow {
 /** The event whose delivery the VM exit interrupted is injected again at the next VM entry. */
 function handleIdtVectoring(vp: VpContext): Flow | null {
   const { lp } = vp;
-  const info = lp.vmread(VMCS.IDT_VECTORING_INFO);
+  const info = lp.vmread(VMCS.IDT_VECTORING_INFO_FIELD);
   if ((Number(info) & INTR_VALID) === 0) return null;
   const reason = vp.exitReason & 0xffff;
   const expected =
     reason === ExitReason.TASK_SWITCH ||
     reason === ExitReason.EPT_VIOLATION ||
-    reason === ExitReason.EPT_MISCONFIGURATION;
+    reason === ExitReason.EPT_MISCONFIG;
   if (!expected) {
     if (vp.debug) return exitToVmm(vp, TDX_SUCCESS);
     // Triple fault and machine check during delivery end the vCPU or the TD by themselves.
@@ -186,9 +187,9 @@ function handleIdtVectoring(vp: VpContext): Flow | null {
     return vp.fatalError(`VM exit ${reason} during event delivery`);
   }
   if (((info >> 8n) & 7n) === 2n)
-    lp.vmwrite(VMCS.GUEST_INTERRUPTIBILITY, lp.vmread(VMCS.GUEST_INTERRUPTIBILITY) & ~8n);
+    lp.vmwrite(VMCS.GUEST_INTERRUPTIBILITY_INFO, lp.vmread(VMCS.GUEST_INTERRUPTIBILITY_INFO) & ~8n);
   // Bit 12 is undefined in the vectoring information and reserved for entry.
-  lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO, info & ~0x7fff_f000n);
+  lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO_FIELD, info & ~0x7fff_f000n);
   if ((info & (1n << 11n)) !== 0n)
     lp.vmwrite(VMCS.VM_ENTRY_EXCEPTION_ERROR_CODE, lp.vmread(VMCS.IDT_VECTORING_ERROR_CODE));
   lp.vmwrite(VMCS.VM_ENTRY_INSTRUCTION_LEN, lp.vmread(VMCS.VM_EXIT_INSTRUCTION_LEN));
@@ -199,7 +200,7 @@ function handleVmEntryFailure(vp: VpContext): Flow {
   switch (vp.exitReason & 0xffff) {
     case ExitReason.INVALID_GUEST_STATE:
       return exitToVmm(vp, vp.debug ? TDX_SUCCESS : TDX_NON_RECOVERABLE_TD);
-    case ExitReason.MACHINE_CHECK:
+    case ExitReason.MCE_DURING_ENTRY:
       return exitToVmm(vp, TDX_NON_RECOVERABLE_TD_NON_ACCESSIBLE);
     default:
       return vp.fatalError(`VM entry failure ${vp.exitReason & 0xffff}`);
@@ -210,7 +211,7 @@ function handleVmEntryFailure(vp: VpContext): Flow {
 function checkPendingVoeOnDebugTdReturn(vp: VpContext): Flow {
   if (!vp.debug) return Flow.RESUME;
   const { lp } = vp;
-  const info = lp.vmread(VMCS.VM_ENTRY_INTR_INFO);
+  const info = lp.vmread(VMCS.VM_ENTRY_INTR_INFO_FIELD);
   if ((Number(info) & INTR_VALID) === 0 || ((info >> 8n) & 7n) !== 3n) return Flow.RESUME;
   const vector = info & 0xffn;
   if (vector > 31n || ((lp.vmread(VMCS.EXCEPTION_BITMAP) >> vector) & 1n) === 0n) return Flow.RESUME;

@@ -11,7 +11,8 @@ import { Flow, type VpContext } from "../entry/vp-context.js";
 import { walkSecureEpt } from "../guest/gpa.js";
 import type { SeptEntry } from "../structures/sept.js";
 import { TDCS } from "../structures/tdcs.js";
-import { ExitReason, VMCS } from "../tables/vmcs-fields.js";
+import { VMCS } from "@swtdx/cpu";
+import { ExitReason } from "../tables/exit-reasons.js";
 import { blockNmi, guestCpl, injectPf, injectVe } from "./inject.js";
 
 const NMI_UNBLOCKING = 1n << 12n;
@@ -61,7 +62,7 @@ export const eptViolationExitToVmm = (
   asyncTdexitToVmm(vp, TDX_STATUS.TDX_SUCCESS, reason, qualification & ~HIDDEN, extended, gpa & ~0xfffn, 0n);
 
 export const eptMisconfigExitToVmm = (vp: VpContext, gpa: bigint): Flow =>
-  asyncTdexitToVmm(vp, TDX_STATUS.TDX_SUCCESS, ExitReason.EPT_MISCONFIGURATION, 0n, 0n, gpa & ~0xfffn, 0n);
+  asyncTdexitToVmm(vp, TDX_STATUS.TDX_SUCCESS, ExitReason.EPT_MISCONFIG, 0n, 0n, gpa & ~0xfffn, 0n);
 
 export function tdEptMisconfigurationExit(vp: VpContext): Flow {
   const gpa = vp.lp.vmread(VMCS.GUEST_PHYSICAL_ADDRESS);

@@ -4,7 +4,7 @@
  * Source: intel/tdx-module 1.5.05 src/td_dispatcher/vm_exits/td_msr_access.c.
  */
 import { TD_CTLS } from "@swtdx/abi";
-import { Gpr } from "@swtdx/cpu";
+import { Gpr, VMCS } from "@swtdx/cpu";
 import { readMsr } from "../entry/guest-state.js";
 import type { VpContext } from "../entry/vp-context.js";
 import { TDCS } from "../structures/tdcs.js";
@@ -12,7 +12,6 @@ import { TDVPS } from "../structures/tdvps.js";
 import { findMsrEntry, isMsrCoveredByBitmap, msrActionOf } from "../tables/msr.js";
 import { CpuidFlag } from "../tables/td-cpuid.js";
 import { VIRT_IA32_ARCH_CAPABILITIES_OFFSET, VIRTUAL_VMX_MSR_OFFSET } from "../tables/virtual-msrs.js";
-import { VMCS } from "../tables/vmcs-fields.js";
 
 /** What becomes of the instruction: done, #GP(0) or #VE. */
 export type MsrAccess = "done" | "GP" | "VE";

@@ -8,7 +8,7 @@ import { asyncTdexitToVmm } from "../entry/td-exit.js";
 import { Flow, type VpContext } from "../entry/vp-context.js";
 import { TDVPS } from "../structures/tdvps.js";
 import { PROCBASED_NMI_WINDOW_EXITING } from "../tables/td-vmcs.js";
-import { VMCS } from "../tables/vmcs-fields.js";
+import { VMCS } from "@swtdx/cpu";
 import { injectGp, injectNmi } from "./inject.js";
 
 const VECTOR_MC = 18;

@@ -11,7 +11,8 @@ import { eptMisconfigExitToVmm, eptViolationExitToVmm } from "../exits/td-ept-vi
 import { injectVe } from "../exits/inject.js";
 import { SEPT_HIGH, SEPT_LOW, SeptEntry, septIndex, septWalk } from "../structures/sept.js";
 import { TDCS } from "../structures/tdcs.js";
-import { ExitReason, VMCS } from "../tables/vmcs-fields.js";
+import { VMCS } from "@swtdx/cpu";
+import { ExitReason } from "../tables/exit-reasons.js";
 
 const septEntry = new SeptEntry();
 
@@ -109,7 +110,7 @@ function sharedWalk(vp: VpContext, gpa: bigint, address: number, write: boolean)
   const keyUnit = 2 ** platform.keyIdShift;
   const wanted = rightsWanted(write);
   let rights: number = SEPT_LOW.RWX;
-  let table = Number(lp.vmread(VMCS.SHARED_EPTP) & EPTP_ADDRESS);
+  let table = Number(lp.vmread(VMCS.SHARED_EPT_POINTER) & EPTP_ADDRESS);
   for (let level = rootLevel(vp.tdcs.get(TDCS.EPTP)); ; level--) {
     const pa = table + septIndex(address, level) * 8;
     const at = (pa % keyUnit) as Hpa;

@@ -8,7 +8,7 @@ import { Gpr } from "@swtdx/cpu";
 import type { Flow, VpContext } from "../entry/vp-context.js";
 import { eptViolationExitToVmm } from "../exits/td-ept-violation.js";
 import type { SeptEntry } from "../structures/sept.js";
-import { ExitReason } from "../tables/vmcs-fields.js";
+import { ExitReason } from "../tables/exit-reasons.js";
 import { checkGpaValidity, walkSecureEpt } from "./gpa.js";
 
 /** RCX: GPA and level, bit 62 pending. */

@@ -8,7 +8,7 @@ import { Gpr } from "@swtdx/cpu";
 import { tdVmexitToVmm } from "../entry/td-exit.js";
 import { Flow, type VpContext } from "../entry/vp-context.js";
 import { LastTdExit, VcpuState } from "../structures/tdvps.js";
-import { ExitReason } from "../tables/vmcs-fields.js";
+import { ExitReason } from "../tables/exit-reasons.js";
 
 /** Registers that cannot be passed: RAX, RCX, RSP; RBP too with CONFIG_FLAGS.NO_RBP_MOD. */
 const NOT_SELECTABLE = (1 << Gpr.RAX) | (1 << Gpr.RCX) | (1 << Gpr.RSP);

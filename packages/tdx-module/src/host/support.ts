@@ -12,7 +12,9 @@ import { septWalk } from "../structures/sept.js";
 import { MIN_NUM_TDCS_PAGES, TDCS, TdcsStructure } from "../structures/tdcs.js";
 import { LifecycleState, TDR, TdrStructure } from "../structures/tdr.js";
 import { MIN_TDVPS_PAGES, TDVPS, TdvpsStructure } from "../structures/tdvps.js";
-import { opStateIsSeamcallAllowed } from "../tables/op-state.js";
+import { opStateIsSeamcallAllowed, opStateNeedsTlbTracking } from "../tables/op-state.js";
+import { septStateIsSeamcallAllowed } from "../tables/sept-state.js";
+import { isTlbTracked } from "./tlb-tracked.js";
 
 const {
   TDX_SUCCESS,
@@ -212,17 +214,24 @@ export function walkSept(call: SeamCall, gpa: number, level: number): void {
   septWalk(call.lp, tdcs.pa(TDCS.SEPT_ROOT.offset), septRootLevel(call), tdcs.keyId, gpa, level, call.sept);
 }
 
+/** Locks the Secure EPT tree. */
+export function lockSeptTree(call: SeamCall, lock: Lock): bigint {
+  const { tdcs } = call;
+  const pa = tdcs.pa(TDCS.SECURE_EPT_LOCK.offset);
+  if (acquireSharex(call.lp, pa, tdcs.keyId, lock) !== TDX_SUCCESS)
+    return withOperand(TDX_OPERAND_BUSY, "SEPT_TREE");
+  call.locks.push(pa, tdcs.keyId, lock, false);
+  return TDX_SUCCESS;
+}
+
 /**
  * Checks a private GPA, locks the Secure EPT tree and walks to the entry of `level`.
  * @returns TDX_SUCCESS, or the status; after TDX_EPT_WALK_FAILED the entry found is in RCX and RDX
  */
 export function lockAndWalkSept(call: SeamCall, gpa: number, level: number, lock: Lock): bigint {
   if (!isPrivateGpa(call, gpa)) return withOperand(TDX_OPERAND_INVALID, "RCX");
-  const { tdcs } = call;
-  const pa = tdcs.pa(TDCS.SECURE_EPT_LOCK.offset);
-  const status = acquireSharex(call.lp, pa, tdcs.keyId, lock);
-  if (status !== TDX_SUCCESS) return withOperand(TDX_OPERAND_BUSY, "SEPT_TREE");
-  call.locks.push(pa, tdcs.keyId, lock, false);
+  const status = lockSeptTree(call, lock);
+  if (status !== TDX_SUCCESS) return status;
   walkSept(call, gpa, level);
   if (call.sept.level === level) return TDX_SUCCESS;
   reportSept(call);
@@ -244,6 +253,27 @@ export function writeSeptAndUnlock(call: SeamCall): void {
   call.sept.low &= ~(1 << 11);
   call.sept.write(call.lp);
   call.septLocked = false;
+}
+
+/** Whether the state of the entry at hand allows the function. */
+export const septStateAllowed = (call: SeamCall): boolean =>
+  septStateIsSeamcallAllowed(call.leaf, call.sept.state);
+
+/** Whether the entry at hand may only be changed after blocking and TLB tracking. */
+export const needsTlbTracking = (call: SeamCall): boolean =>
+  call.sept.info.tlbTrackingRequired && opStateNeedsTlbTracking(call.tdcs.get(TDCS.OP_STATE));
+
+/**
+ * Blocking and TLB tracking of a range whose PAMT entry is `entry`, where they are needed.
+ * @returns TDX_SUCCESS, or the status
+ */
+export function checkBlockedAndTracked(call: SeamCall, entry: Hpa): bigint {
+  if (!needsTlbTracking(call)) return TDX_SUCCESS;
+  if (!call.sept.info.anyBlocked) {
+    reportSept(call);
+    return withOperand(TDX_STATUS.TDX_GPA_RANGE_NOT_BLOCKED, "RCX");
+  }
+  return isTlbTracked(call, entry) ? TDX_SUCCESS : withOperand(TDX_STATUS.TDX_TLB_TRACKING_NOT_DONE, "RCX");
 }
 
 /** The entry's state does not allow the function. */

@@ -11,6 +11,7 @@ import {
   lockTd,
   pageInfo,
   reportSept,
+  septStateAllowed,
   septStateIncorrect,
   sharedHpaOperand,
   traceSept,
@@ -35,7 +36,7 @@ export const tdhMemPageAdd: SeamcallHandler = (call) => {
     reportSept(call);
     return withOperand(TDX_STATUS.TDX_EPT_WALK_FAILED, "RCX");
   }
-  if (sept.state !== SeptState.FREE) return septStateIncorrect(call);
+  if (!septStateAllowed(call)) return septStateIncorrect(call);
   const source = sharedHpaOperand(call, call.r9, 4096);
   if (source < 0) return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "R9");
   const page = hpaOperand(call, call.r8) as Hpa;

@@ -11,6 +11,7 @@ import {
   lockSeptEntry,
   lockTd,
   pageInfo,
+  septStateAllowed,
   septStateIncorrect,
   traceSept,
   writeSeptAndUnlock,
@@ -30,7 +31,7 @@ export const tdhMemPageAug: SeamcallHandler = (call) => {
   if (status === TDX_STATUS.TDX_SUCCESS) status = lockSeptEntry(call);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
   const { sept } = call;
-  if (sept.state !== SeptState.FREE && sept.state !== SeptState.REMOVED) return septStateIncorrect(call);
+  if (!septStateAllowed(call)) return septStateIncorrect(call);
   const page = hpaOperand(call, call.r8, 2 ** (12 + 9 * info.level)) as Hpa;
   status = lockPage(call, page, "R8", Lock.EXCLUSIVE, PageType.PT_NDA, info.level);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;

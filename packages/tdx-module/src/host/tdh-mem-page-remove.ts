@@ -5,29 +5,19 @@ import { Lock } from "../locks.js";
 import { PageType, setPamtPageType } from "../structures/pamt.js";
 import { SeptLevel, SeptState } from "../structures/sept.js";
 import { OpState, TDCS } from "../structures/tdcs.js";
-import { opStateNeedsTlbTracking } from "../tables/op-state.js";
-import { isTlbTracked } from "./tlb-tracked.js";
 import {
+  checkBlockedAndTracked,
   implicitPamtEntry,
   lockAndWalkSept,
   lockImplicit,
   lockSeptEntry,
   lockTd,
   pageInfo,
-  reportSept,
+  septStateAllowed,
   septStateIncorrect,
   traceSept,
   writeSeptAndUnlock,
 } from "./support.js";
-
-const REMOVABLE = new Set<SeptState>([
-  SeptState.MAPPED,
-  SeptState.BLOCKED,
-  SeptState.BLOCKEDW,
-  SeptState.PENDING,
-  SeptState.PENDING_BLOCKED,
-  SeptState.PENDING_BLOCKEDW,
-]);
 
 /** RCX: GPA and level. RDX: HPA of the TDR. RCX out: HPA of the page. */
 export const tdhMemPageRemove: SeamcallHandler = (call) => {
@@ -41,23 +31,19 @@ export const tdhMemPageRemove: SeamcallHandler = (call) => {
   if (status === TDX_STATUS.TDX_SUCCESS) status = lockSeptEntry(call);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
   const { sept, tdcs } = call;
-  if (!sept.leaf || !REMOVABLE.has(sept.state)) return septStateIncorrect(call);
-  const page = sept.hpa - (sept.hpa % 2 ** (12 + 9 * sept.level));
+  if (!sept.leaf || !septStateAllowed(call)) return septStateIncorrect(call);
+  sept.cleanupPending();
+  const page = sept.hpa;
   const entry = implicitPamtEntry(call, page, sept.level);
   status = lockImplicit(call, entry, Lock.EXCLUSIVE);
   if (status !== TDX_STATUS.TDX_SUCCESS) return withOperand(status, "RCX");
-  const opState = tdcs.get(TDCS.OP_STATE);
-  if (sept.info.tlbTrackingRequired && opStateNeedsTlbTracking(opState)) {
-    if (!sept.info.anyBlocked) {
-      reportSept(call);
-      return withOperand(TDX_STATUS.TDX_GPA_RANGE_NOT_BLOCKED, "RCX");
-    }
-    if (!isTlbTracked(call, entry)) return withOperand(TDX_STATUS.TDX_TLB_TRACKING_NOT_DONE, "RCX");
-  }
+  status = checkBlockedAndTracked(call, entry);
+  if (status !== TDX_STATUS.TDX_SUCCESS) return status;
 
   const level = sept.level;
   traceSept(call, "PAGE.REMOVE", info.gpa);
   // An import would have to tell a removed page from one that never was.
+  const opState = tdcs.get(TDCS.OP_STATE);
   sept.setFree();
   if (opState === OpState.MEMORY_IMPORT || opState === OpState.LIVE_IMPORT) sept.setState(SeptState.REMOVED);
   writeSeptAndUnlock(call);

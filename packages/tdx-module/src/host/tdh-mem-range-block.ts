@@ -13,6 +13,7 @@ import {
   pageInfo,
   reportSept,
   septRootLevel,
+  septStateAllowed,
   septStateIncorrect,
   traceSept,
   writeSeptAndUnlock,
@@ -40,12 +41,13 @@ export const tdhMemRangeBlock: SeamcallHandler = (call) => {
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
   const { sept } = call;
   const next = BLOCKED[sept.state];
-  if (next === undefined) {
+  if (next === undefined || !septStateAllowed(call)) {
     if (!sept.info.anyBlocked) return septStateIncorrect(call);
     reportSept(call);
     return withOperand(TDX_STATUS.TDX_GPA_RANGE_ALREADY_BLOCKED, "RCX");
   }
 
+  sept.cleanupPending();
   const level = sept.leaf ? sept.level : Level.PT_4KB;
   const entry = implicitPamtEntry(call, sept.hpa, level);
   sept.setState(next);

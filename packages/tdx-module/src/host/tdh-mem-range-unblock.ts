@@ -10,8 +10,10 @@ import {
   lockAndWalkSept,
   lockSeptEntry,
   lockTd,
+  needsTlbTracking,
   pageInfo,
   septRootLevel,
+  septStateAllowed,
   septStateIncorrect,
   traceSept,
   writeSeptAndUnlock,
@@ -36,9 +38,11 @@ export const tdhMemRangeUnblock: SeamcallHandler = (call) => {
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
   const { sept } = call;
   const next = UNBLOCKED[sept.state];
-  if (next === undefined) return septStateIncorrect(call);
-  const entry = implicitPamtEntry(call, sept.hpa, sept.leaf ? sept.level : Level.PT_4KB);
-  if (!isTlbTracked(call, entry)) return withOperand(TDX_STATUS.TDX_TLB_TRACKING_NOT_DONE, "RCX");
+  if (next === undefined || !septStateAllowed(call)) return septStateIncorrect(call);
+  if (needsTlbTracking(call)) {
+    const entry = implicitPamtEntry(call, sept.hpa, sept.leaf ? sept.level : Level.PT_4KB);
+    if (!isTlbTracked(call, entry)) return withOperand(TDX_STATUS.TDX_TLB_TRACKING_NOT_DONE, "SEPT_TREE");
+  }
 
   sept.setState(next);
   if (next !== SeptState.PENDING) sept.low |= SEPT_LOW.RWX;

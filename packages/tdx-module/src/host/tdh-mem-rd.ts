@@ -3,7 +3,16 @@ import { type Hpa, TDX_STATUS, withOperand } from "@swtdx/abi";
 import type { SeamCall, SeamcallHandler } from "../call.js";
 import { Lock } from "../locks.js";
 import { SeptLevel } from "../structures/sept.js";
-import { isPrivateGpa, lockTd, reportSept, walkSept } from "./support.js";
+import {
+  isPrivateGpa,
+  lockSeptEntry,
+  lockSeptTree,
+  lockTd,
+  reportSept,
+  septStateAllowed,
+  septStateIncorrect,
+  walkSept,
+} from "./support.js";
 
 /** @returns HPA of the bytes, or the status */
 function find(call: SeamCall, operand: bigint, handle: bigint): Hpa | bigint {
@@ -13,12 +22,17 @@ function find(call: SeamCall, operand: bigint, handle: bigint): Hpa | bigint {
   const gpa = operand >> 52n === 0n ? Number(operand) : -1;
   if (gpa < 0 || gpa % 8 !== 0 || !isPrivateGpa(call, gpa))
     return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RCX");
+  const lock = lockSeptTree(call, Lock.SHARED);
+  if (lock !== TDX_STATUS.TDX_SUCCESS) return lock;
   walkSept(call, gpa, SeptLevel.PT);
   const { sept } = call;
-  if (!sept.leaf || !sept.info.guestAccessibleLeaf) {
+  if (!sept.leaf || !sept.present) {
     reportSept(call);
-    return withOperand(TDX_STATUS.TDX_EPT_WALK_FAILED, "RCX");
+    return withOperand(TDX_STATUS.TDX_EPT_ENTRY_NOT_PRESENT, "RCX");
   }
+  const locked = lockSeptEntry(call);
+  if (locked !== TDX_STATUS.TDX_SUCCESS) return locked;
+  if (!septStateAllowed(call)) return septStateIncorrect(call);
   return (sept.hpa + (gpa % 2 ** (12 + 9 * sept.level))) as Hpa;
 }
 

@@ -17,6 +17,7 @@ import {
   lockTd,
   pageInfo,
   septRootLevel,
+  septStateAllowed,
   septStateIncorrect,
   traceSept,
   writeSeptAndUnlock,
@@ -26,12 +27,23 @@ const NULL_PA = 0xffff_ffff_ffff_ffffn;
 /** RDX[0]: pages that exist already are no error. */
 const ALLOW_EXISTING = 1n;
 
+const L2_REGISTERS = ["R9", "R10", "R11"] as const;
+/** Bit 63 of a page that comes back: it was not used. */
+const NOT_USED = 1n << 63n;
+
 /** RCX: GPA and level. RDX: HPA of the TDR and flags. R8: HPA of the page; R9-R11 (version 1): pages for L2 VMs. */
 export const tdhMemSeptAdd: SeamcallHandler = (call, version) => {
   const { lp } = call;
-  const [mapping, handle, page] = [call.rcx, call.rdx, call.r8];
-  const l2 = version > 0 ? [Gpr.R9, Gpr.R10, Gpr.R11].map((register) => call.regs.gpr(register)) : [];
+  const [mapping, handle] = [call.rcx, call.rdx];
+  const operand = (value: bigint): bigint => (value === NULL_PA ? value : value & ~NOT_USED);
+  const page = operand(call.r8);
+  const l2 = version > 0 ? L2_REGISTERS.map((register) => operand(call.regs.gpr(Gpr[register]))) : [];
   call.clear("RCX", "RDX");
+  // What comes back in R8-R11: the pages that are left.
+  if (version > 0) {
+    call.set("R8", page);
+    l2.forEach((pa, i) => call.set(L2_REGISTERS[i], pa));
+  }
   if ((handle & 0xffen) !== 0n || handle >> 52n !== 0n)
     return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RDX");
   const allowExisting = (handle & ALLOW_EXISTING) !== 0n;
@@ -43,17 +55,22 @@ export const tdhMemSeptAdd: SeamcallHandler = (call, version) => {
   if (status === TDX_STATUS.TDX_SUCCESS) status = lockSeptEntry(call);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
   const { sept } = call;
-  const exists = sept.state === SeptState.NL_MAPPED;
-  if (!exists && sept.state !== SeptState.FREE) return septStateIncorrect(call);
+  if (!septStateAllowed(call)) return septStateIncorrect(call);
+  const free = sept.state === SeptState.FREE;
   const given = page !== NULL_PA;
   if (!given && version === 0) return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "R8");
-  if ((!given && !exists) || (given && exists && !allowExisting)) return septStateIncorrect(call);
-  const missing = l2.findIndex((pa) => pa !== NULL_PA);
-  if (missing >= 0) return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, missing + 9);
-  if (exists) return TDX_STATUS.TDX_SUCCESS;
-  const pa = hpaOperand(call, page & ~(1n << 63n)) as Hpa;
-  status = lockPage(call, pa, "R8", Lock.EXCLUSIVE, PageType.PT_NDA);
-  if (status !== TDX_STATUS.TDX_SUCCESS) return status;
+  if (given ? !free && !allowExisting : sept.state !== SeptState.NL_MAPPED) return septStateIncorrect(call);
+  const pa = hpaOperand(call, page) as Hpa;
+  if (free) {
+    status = lockPage(call, pa, "R8", Lock.EXCLUSIVE, PageType.PT_NDA);
+    if (status !== TDX_STATUS.TDX_SUCCESS) return status;
+  }
+  const l2Page = l2.findIndex((one) => one !== NULL_PA);
+  if (l2Page >= 0) return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, L2_REGISTERS[l2Page]);
+  if (!free) {
+    if (version > 0) call.set("R8", page | NOT_USED);
+    return TDX_STATUS.TDX_SUCCESS;
+  }
 
   fillSeptPage(lp, pa, call.tdr.hkid);
   setPamtEntry(lp, call.pamtEntry, call.globalHkid, PageType.PT_EPT, call.tdr.base);

@@ -4,10 +4,8 @@ import type { SeamcallHandler } from "../call.js";
 import { Lock } from "../locks.js";
 import { Level, PageType, setPamtPageType } from "../structures/pamt.js";
 import { SeptEntry, SeptLevel, SeptState } from "../structures/sept.js";
-import { TDCS } from "../structures/tdcs.js";
-import { opStateNeedsTlbTracking } from "../tables/op-state.js";
-import { isTlbTracked } from "./tlb-tracked.js";
 import {
+  checkBlockedAndTracked,
   implicitPamtEntry,
   lockAndWalkSept,
   lockImplicit,
@@ -16,18 +14,21 @@ import {
   pageInfo,
   reportSept,
   septRootLevel,
+  septStateAllowed,
   septStateIncorrect,
   traceSept,
   writeSeptAndUnlock,
 } from "./support.js";
 
+const NULL_PA = 0xffff_ffff_ffff_ffffn;
 const child = new SeptEntry();
 
-/** RCX: GPA and level. RDX: HPA of the TDR. RCX out: HPA of the page. */
-export const tdhMemSeptRemove: SeamcallHandler = (call) => {
+/** RCX: GPA and level. RDX: HPA of the TDR. RCX out: HPA of the page; R9-R11 out (version 1): no L2 pages. */
+export const tdhMemSeptRemove: SeamcallHandler = (call, version) => {
   const { lp } = call;
   const [mapping, handle] = [call.rcx, call.rdx];
   call.clear("RCX", "RDX");
+  if (version > 0) for (const register of ["R9", "R10", "R11"] as const) call.set(register, NULL_PA);
   let status = lockTd(call, handle, "RDX", Lock.SHARED, Lock.SHARED);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
   const info = pageInfo(mapping, SeptLevel.PD, septRootLevel(call));
@@ -35,25 +36,21 @@ export const tdhMemSeptRemove: SeamcallHandler = (call) => {
   status = lockAndWalkSept(call, info.gpa, info.level, Lock.EXCLUSIVE);
   if (status === TDX_STATUS.TDX_SUCCESS) status = lockSeptEntry(call);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
-  const { sept, tdcs } = call;
-  if (sept.state !== SeptState.NL_MAPPED && sept.state !== SeptState.NL_BLOCKED)
-    return septStateIncorrect(call);
+  const { sept } = call;
+  if (!septStateAllowed(call)) return septStateIncorrect(call);
   const page = sept.hpa;
   const entry = implicitPamtEntry(call, page, Level.PT_4KB);
   status = lockImplicit(call, entry, Lock.EXCLUSIVE);
   if (status !== TDX_STATUS.TDX_SUCCESS) return withOperand(status, "RCX");
-  if (opStateNeedsTlbTracking(tdcs.get(TDCS.OP_STATE))) {
-    if (sept.state !== SeptState.NL_BLOCKED) {
-      reportSept(call);
-      return withOperand(TDX_STATUS.TDX_GPA_RANGE_NOT_BLOCKED, "RCX");
-    }
-    if (!isTlbTracked(call, entry)) return withOperand(TDX_STATUS.TDX_TLB_TRACKING_NOT_DONE, "RCX");
-  }
-  child.keyId = tdcs.keyId;
+  status = checkBlockedAndTracked(call, entry);
+  if (status !== TDX_STATUS.TDX_SUCCESS) return status;
+  child.keyId = call.tdcs.keyId;
   for (let at = 0; at < 4096; at += 8) {
     child.pa = (page + at) as Hpa;
     child.read(lp);
-    if (child.state !== SeptState.FREE) return withOperand(TDX_STATUS.TDX_EPT_PAGE_NOT_FREE, "RCX");
+    if (child.state === SeptState.FREE) continue;
+    reportSept(call);
+    return withOperand(TDX_STATUS.TDX_EPT_PAGE_NOT_FREE, "RCX");
   }
 
   traceSept(call, "SEPT.REMOVE", info.gpa);

@@ -41,7 +41,7 @@ export const tdhMngWr: SeamcallHandler = (call) => {
   const single = checkSingleElementId(id);
   if (single !== TDX_STATUS.TDX_SUCCESS) return single;
   const access = call.tdcs.debug ? "debugWrite" : "hostWrite";
-  const written = writeTdField(call.tdcs, id, value, mask, access);
+  const written = writeTdField(call.tdcs, id, value, mask, access, call.module.platform.tscHz);
   if (written.status === TDX_STATUS.TDX_SUCCESS) call.set("R8", written.value);
   return written.status;
 };

@@ -2,8 +2,8 @@
 import { type Hpa, TDX_STATUS, withOperand } from "@swtdx/abi";
 import type { SeamcallHandler } from "../call.js";
 import { Lock } from "../locks.js";
-import { SeptLevel, SeptState } from "../structures/sept.js";
-import { isPrivateGpa, lockTd, reportSept, walkSept } from "./support.js";
+import { SeptLevel } from "../structures/sept.js";
+import { isPrivateGpa, lockTd, reportSept, septStateAllowed, walkSept } from "./support.js";
 
 const NAME = new TextEncoder().encode("MR.EXTEND");
 const CHUNK = 256;
@@ -24,7 +24,7 @@ export const tdhMrExtend: SeamcallHandler = (call) => {
     reportSept(call);
     return withOperand(TDX_STATUS.TDX_EPT_ENTRY_NOT_PRESENT, "RCX");
   }
-  if (sept.state !== SeptState.MAPPED) return TDX_STATUS.TDX_EPT_ENTRY_NOT_PRESENT;
+  if (!septStateAllowed(call)) return TDX_STATUS.TDX_EPT_ENTRY_NOT_PRESENT;
 
   const mrtd = module.mrtd(call.tdr.base);
   mrtd.block(NAME, gpa);

@@ -1,5 +1,5 @@
 /** TDH.VP.FLUSH: nothing of the vCPU stays on this logical processor. Source: intel/tdx-module tdh_vp_flush.c. */
-import { type HpaAndKeyId, TDX_STATUS } from "@swtdx/abi";
+import { TDX_STATUS } from "@swtdx/abi";
 import type { SeamcallHandler } from "../call.js";
 import { tdVmcsAddress } from "../entry/td-vmcs-init.js";
 import { flushAllTdAsids } from "../entry/tlb-tracking.js";

@@ -2,7 +2,7 @@
  * TDH.VP.INIT: a vCPU's first state and its TD VMCS. Version 1 gives it an x2APIC ID.
  * Source: intel/tdx-module tdh_vp_init.c; version 1: Linux arch/x86/virt/vmx/tdx/tdx.c (tdh_vp_init).
  */
-import { type HpaAndKeyId, TDX_STATUS, withOperand } from "@swtdx/abi";
+import { TDX_STATUS, withOperand } from "@swtdx/abi";
 import type { SeamcallHandler } from "../call.js";
 import { readMsr } from "../entry/guest-state.js";
 import { initTdVmcs, initTdvpsFields, prepareTdVmcs, tdVmcsAddress } from "../entry/td-vmcs-init.js";

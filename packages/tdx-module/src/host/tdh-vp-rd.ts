@@ -1,5 +1,5 @@
 /** TDH.VP.RD and TDH.VP.WR: metadata of a vCPU. Source: intel/tdx-module tdh_vp_rd.c, tdh_vp_wr.c. */
-import { type HpaAndKeyId, METADATA_CONTEXT, TDX_STATUS } from "@swtdx/abi";
+import { METADATA_CONTEXT, TDX_STATUS } from "@swtdx/abi";
 import type { SeamCall, SeamcallHandler } from "../call.js";
 import { tdVmcsAddress } from "../entry/td-vmcs-init.js";
 import { checkAndAssociateVcpu } from "../entry/vcpu-association.js";
@@ -13,13 +13,13 @@ import { lockTdcs, lockTdvpr, mapTdvps } from "./support.js";
 const { VP } = METADATA_CONTEXT;
 
 /** Finds the vCPU, associates it with this logical processor and makes its TD VMCS current. */
-function enterContext(call: SeamCall, handle: bigint): TdvpsStructure | bigint {
+function enterContext(call: SeamCall, handle: bigint, allowDisabled: boolean): TdvpsStructure | bigint {
   let status = lockTdvpr(call, handle, "RCX", Lock.SHARED);
   if (status === TDX_STATUS.TDX_SUCCESS) status = lockTdcs(call, Lock.SHARED);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
   const tdvps = mapTdvps(call, Number(handle));
   if (tdvps === null) return TDX_STATUS.TDX_TDCX_NUM_INCORRECT;
-  const association = checkAndAssociateVcpu(call.lp, call.tdcs, tdvps, true);
+  const association = checkAndAssociateVcpu(call.lp, call.tdcs, tdvps, allowDisabled);
   if (association.status !== TDX_STATUS.TDX_SUCCESS) return association.status;
   call.lp.vmptrld(tdVmcsAddress(tdvps, call.module.keyIdShift));
   return tdvps;
@@ -31,7 +31,7 @@ export const tdhVpRd: SeamcallHandler = (call, version) => {
   const handle = call.rcx;
   if (version > 0) call.set("RDX", MD_FIELD_ID_NA);
   call.clear("R8");
-  const tdvps = enterContext(call, handle);
+  const tdvps = enterContext(call, handle, true);
   if (typeof tdvps === "bigint") return tdvps;
   const access = call.tdcs.debug ? "debugRead" : "hostRead";
   if (version > 0 && isNullFieldId(id)) {
@@ -52,7 +52,7 @@ export const tdhVpWr: SeamcallHandler = (call) => {
   const id = withContext(call.rdx, VP);
   const [handle, value, mask] = [call.rcx, call.r8, call.r9];
   call.clear("R8");
-  const tdvps = enterContext(call, handle);
+  const tdvps = enterContext(call, handle, false);
   if (typeof tdvps === "bigint") return tdvps;
   const single = checkSingleElementId(id);
   if (single !== TDX_STATUS.TDX_SUCCESS) return single;

@@ -28,7 +28,7 @@ export function createGuestMetadata(module: TdxModule): GuestMetadata {
     read,
     write: (context, id, value, mask, vp) =>
       context === METADATA_CONTEXT.TD
-        ? writeTdField(vp.tdcs, id, value, mask, "guestWrite")
+        ? writeTdField(vp.tdcs, id, value, mask, "guestWrite", module.platform.tscHz)
         : writeVpField(vp.lp, vp.tdvps, id, value, mask, "guestWrite", module),
     next: (context, id) => nextFieldId(context, id, "guestRead"),
     dumpList(context, start, list, vp) {

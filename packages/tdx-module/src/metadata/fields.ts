@@ -15,6 +15,7 @@ import {
   TDX_STATUS,
   VP_METADATA,
 } from "@swtdx/abi";
+import { TD_VMCS_METADATA } from "../tables/td-vmcs-access.js";
 import { isNullFieldId, MD_FIELD_ID_NA, type MetadataContextCode } from "../guest/metadata-access.js";
 
 /** Who reads or writes. */
@@ -47,7 +48,7 @@ const rowsOf = (table: MetadataTable): readonly Row[] =>
 const ROWS: Readonly<Record<number, readonly Row[]>> = {
   [METADATA_CONTEXT.SYS]: rowsOf(SYS_METADATA),
   [METADATA_CONTEXT.TD]: rowsOf(TD_METADATA),
-  [METADATA_CONTEXT.VP]: rowsOf(VP_METADATA),
+  [METADATA_CONTEXT.VP]: rowsOf({ ...TD_VMCS_METADATA, ...VP_METADATA }),
 };
 
 /** The element of this identifier, or null. Sizes and counts in the identifier do not matter. */
@@ -78,11 +79,34 @@ export function nextFieldId(context: MetadataContextCode, id: bigint, access: Re
   return MD_FIELD_ID_NA;
 }
 
-/** What a read or write comes to before the value is touched. */
-export function checkAccess(found: FoundElement | null, access: ReadAccess | WriteAccess): bigint {
+/** What a read comes to before the value is looked at. */
+export function checkRead(found: FoundElement | null, access: ReadAccess): bigint {
   if (found === null) return TDX_STATUS.TDX_METADATA_FIELD_ID_INCORRECT;
-  if (found.field[access] !== 0n) return TDX_STATUS.TDX_SUCCESS;
-  return access.endsWith("Read")
-    ? TDX_STATUS.TDX_METADATA_FIELD_NOT_READABLE
-    : TDX_STATUS.TDX_METADATA_FIELD_NOT_WRITABLE;
+  return found.field[access] === 0n ? TDX_STATUS.TDX_METADATA_FIELD_NOT_READABLE : TDX_STATUS.TDX_SUCCESS;
+}
+
+/** What reads go with these writes: of the old value only what may be read is returned. */
+const READ_OF: Readonly<Record<WriteAccess, ReadAccess>> = {
+  hostWrite: "hostRead",
+  debugWrite: "debugRead",
+  guestWrite: "guestRead",
+};
+export const readableBits = (field: MetadataFieldDefinition, access: WriteAccess): bigint =>
+  field[READ_OF[access]];
+
+/**
+ * The value after a write with a mask: bits that are asked for and may not be written must stay as they are.
+ * @returns the value, or the status
+ */
+export function mergeWrite(
+  old: bigint,
+  value: bigint,
+  mask: bigint,
+  writable: bigint,
+): { readonly status: bigint; readonly value: bigint } {
+  if ((mask & writable) === 0n) return { status: TDX_STATUS.TDX_METADATA_FIELD_NOT_WRITABLE, value: 0n };
+  if (((old ^ value) & mask & ~writable) !== 0n)
+    return { status: TDX_STATUS.TDX_METADATA_FIELD_VALUE_NOT_VALID, value: 0n };
+  const bits = mask & writable;
+  return { status: TDX_STATUS.TDX_SUCCESS, value: (old & ~bits) | (value & bits) };
 }

@@ -15,7 +15,7 @@ import {
 import { CPUID_CONFIGURABLE, cpuidLeafSubleaf } from "../tables/cpuid.js";
 import { IA32_ARCH_CAPABILITIES_CONFIG_MASK } from "../tables/virtual-msrs.js";
 import { FEATURES0, MAX_RESERVED_PER_TDMR, MAX_TDMRS, MODULE_VERSION } from "../version.js";
-import { checkAccess, findElement, type ReadAccess } from "./fields.js";
+import { checkRead, findElement, type ReadAccess } from "./fields.js";
 
 type SysFieldName = keyof typeof SYS_METADATA;
 type Value = number | bigint | ((module: TdxModule, index: number) => number | bigint);
@@ -73,7 +73,7 @@ const VALUES: Partial<Record<SysFieldName, Value>> = {
 
 export function readSysField(module: TdxModule, id: bigint, access: ReadAccess): MetadataOutcome {
   const found = findElement(METADATA_CONTEXT.SYS, id);
-  const status = checkAccess(found, access);
+  const status = checkRead(found, access);
   if (status !== TDX_STATUS.TDX_SUCCESS || found === null) return { status, value: 0n };
   const value = VALUES[found.name as SysFieldName] ?? 0;
   const number = typeof value === "function" ? value(module, found.index) : value;

@@ -1,11 +1,19 @@
 /** A TD's metadata fields, in TDR and TDCS. Source: intel/tdx-module metadata_td.c. */
-import { type Hpa, METADATA_CONTEXT, TD_CTLS, type TD_METADATA, TDX_STATUS } from "@swtdx/abi";
+import { CONFIG_FLAGS, type Hpa, METADATA_CONTEXT, TD_CTLS, type TD_METADATA, TDX_STATUS } from "@swtdx/abi";
 import type { MetadataOutcome } from "../guest/metadata-access.js";
 import { TDCS, type TdcsStructure } from "../structures/tdcs.js";
 import { TDR } from "../structures/tdr.js";
 import { TD_CTLS_WRITABLE } from "../tables/attributes.js";
 import { VIRTUAL_MSRS_OFFSET } from "../tables/virtual-msrs.js";
-import { checkAccess, findElement, type FoundElement, type ReadAccess, type WriteAccess } from "./fields.js";
+import {
+  checkRead,
+  findElement,
+  type FoundElement,
+  mergeWrite,
+  readableBits,
+  type ReadAccess,
+  type WriteAccess,
+} from "./fields.js";
 
 type TdFieldName = keyof typeof TD_METADATA;
 
@@ -71,43 +79,66 @@ function load(tdcs: TdcsStructure, found: FoundElement): bigint {
 
 export function readTdField(tdcs: TdcsStructure, id: bigint, access: ReadAccess): MetadataOutcome {
   const found = findElement(METADATA_CONTEXT.TD, id);
-  const status = checkAccess(found, access);
+  const status = checkRead(found, access);
   if (status !== TDX_STATUS.TDX_SUCCESS || found === null) return { status, value: 0n };
   return { status, value: load(tdcs, found) & found.field[access] };
 }
 
 /** Bits that may be written now, by field. */
 const WRITABLE: Partial<Record<TdFieldName, bigint>> = { TD_CTLS: TD_CTLS_WRITABLE };
+const HP_LOCK_TIMEOUT_MAX_USEC = 100_000_000n;
+const HP_LOCK_TIMEOUT_MIN_USEC = 10_000n;
 
+/**
+ * What is written in place of a value.
+ * @returns null: the value is not allowed
+ */
+function convert(
+  tdcs: TdcsStructure,
+  name: TdFieldName,
+  old: bigint,
+  value: bigint,
+  tscHz: number,
+): bigint | null {
+  switch (name) {
+    case "TD_CTLS": {
+      // Only a TD whose CONFIG_FLAGS allow it changes what happens at pending pages.
+      const flexible = (tdcs.get(TDCS.CONFIG_FLAGS) & CONFIG_FLAGS.FLEXIBLE_PENDING_VE) !== 0n;
+      return ((old ^ value) & TD_CTLS.PENDING_VE_DISABLE) !== 0n && !flexible ? null : value;
+    }
+    case "HP_LOCK_TIMEOUT":
+      // Given in microseconds, kept in TSC ticks.
+      if (value < HP_LOCK_TIMEOUT_MIN_USEC || value > HP_LOCK_TIMEOUT_MAX_USEC) return null;
+      return (value * BigInt(tscHz)) / 1_000_000n;
+    default:
+      return value;
+  }
+}
+
+/** @param tscHz frequency of the processor's TSC */
 export function writeTdField(
   tdcs: TdcsStructure,
   id: bigint,
   value: bigint,
   mask: bigint,
   access: WriteAccess,
+  tscHz: number,
 ): MetadataOutcome {
+  const failed = (status: bigint): MetadataOutcome => ({ status, value: 0n });
   const found = findElement(METADATA_CONTEXT.TD, id);
-  const status = checkAccess(found, access);
-  if (status !== TDX_STATUS.TDX_SUCCESS || found === null) return { status, value: 0n };
+  if (found === null) return failed(TDX_STATUS.TDX_METADATA_FIELD_ID_INCORRECT);
+  const name = found.name as TdFieldName;
   const old = load(tdcs, found);
-  const writable = WRITABLE[found.name as TdFieldName] ?? found.field[access];
-  const bits = mask & writable;
-  if (bits === 0n) return { status: TDX_STATUS.TDX_METADATA_WR_MASK_NOT_VALID, value: 0n };
-  const next = (old & ~bits) | (value & bits);
-  if (found.name === "TD_CTLS") {
-    if ((mask & value & ~TD_CTLS_WRITABLE) !== 0n)
-      return { status: TDX_STATUS.TDX_METADATA_FIELD_VALUE_NOT_VALID, value: 0n };
-    // Only a TD whose CONFIG_FLAGS allow it changes what happens at pending pages.
-    const flexible = (tdcs.get(TDCS.CONFIG_FLAGS) & 2n) !== 0n;
-    if (((old ^ next) & TD_CTLS.PENDING_VE_DISABLE) !== 0n && !flexible)
-      return { status: TDX_STATUS.TDX_METADATA_FIELD_VALUE_NOT_VALID, value: 0n };
-  }
+  const writable = found.field[access] === 0n ? 0n : (WRITABLE[name] ?? found.field[access]);
+  const merged = mergeWrite(old, value, mask, writable);
+  if (merged.status !== TDX_STATUS.TDX_SUCCESS) return merged;
+  if (name === "HP_LOCK_TIMEOUT" && (mask & writable) !== writable)
+    return failed(TDX_STATUS.TDX_METADATA_WR_MASK_NOT_VALID);
+  const next = convert(tdcs, name, old, merged.value, tscHz);
+  if (next === null) return failed(TDX_STATUS.TDX_METADATA_FIELD_VALUE_NOT_VALID);
   const at = locate(tdcs, found);
   if (at !== null) store(tdcs, found, at.pa, at.keyId, next);
-  return {
-    status: TDX_STATUS.TDX_SUCCESS,
-    value: old & (found.field.debugRead | found.field.guestRead | found.field.hostRead),
-  };
+  return { status: TDX_STATUS.TDX_SUCCESS, value: old & readableBits(found.field, access) };
 }
 
 function store(

@@ -43,6 +43,7 @@ export const SEPT_HIGH = {
   /** Suppress #VE. */
   SVE: 0x8000_0000 | 0,
 } as const;
+const ACCEPT_COUNTER = 0x001f_f000;
 const STATE_LOW = SEPT_LOW.D | SEPT_LOW.IPAT | SEPT_LOW.PS;
 const STATE_HIGH = SEPT_HIGH.TDEX | SEPT_HIGH.TDBW | SEPT_HIGH.TDB | SEPT_HIGH.TDP;
 
@@ -210,6 +211,11 @@ export class SeptEntry {
     this.low = (hpa & 0xffff_f000) | SEPT_LOW.RWX;
     this.high = Math.floor(hpa / 0x1_0000_0000) & SEPT_HIGH.HPA_MASK;
     this.setState(SeptState.NL_MAPPED);
+  }
+  /** Forgets how far the guest has come in accepting a 2 MiB page (the counter in the address's low bits). */
+  cleanupPending(): void {
+    if (this.level === SeptLevel.PD && this.info.anyPending && this.info.guestAcceptable)
+      this.low &= ~ACCEPT_COUNTER;
   }
   setFree(): void {
     this.low = FREE_LOW;

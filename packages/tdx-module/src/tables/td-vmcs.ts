@@ -5,7 +5,7 @@
  * src/common/data_structures/td_vmcs_init.c, src/vmm_dispatcher/api_calls/tdh_sys_init.c (check_allowed_vmx_ctls).
  */
 import { GUEST_CR0_INIT, GUEST_CR4_INIT } from "./control-registers.js";
-import { VMCS } from "./vmcs-fields.js";
+import { VMCS } from "@swtdx/cpu";
 
 /** A control word: its value, bits that may be either, bits whose value the processor says. */
 export interface VmcsControl {
@@ -95,21 +95,21 @@ export const TD_VMCS_GUEST_STATE: readonly (readonly [field: number, value: bigi
   [VMCS.GUEST_RIP, 0xfffffff0n],
   [VMCS.GUEST_RFLAGS, 0x2n],
   [VMCS.GUEST_CS_LIMIT, 0xffffffffn],
-  [VMCS.GUEST_CS_AR, 0xc09bn],
+  [VMCS.GUEST_CS_AR_BYTES, 0xc09bn],
   [VMCS.GUEST_DS_LIMIT, 0xffffffffn],
-  [VMCS.GUEST_DS_AR, 0xc093n],
+  [VMCS.GUEST_DS_AR_BYTES, 0xc093n],
   [VMCS.GUEST_ES_LIMIT, 0xffffffffn],
-  [VMCS.GUEST_ES_AR, 0xc093n],
+  [VMCS.GUEST_ES_AR_BYTES, 0xc093n],
   [VMCS.GUEST_FS_LIMIT, 0xffffffffn],
-  [VMCS.GUEST_FS_AR, 0xc093n],
+  [VMCS.GUEST_FS_AR_BYTES, 0xc093n],
   [VMCS.GUEST_GS_LIMIT, 0xffffffffn],
-  [VMCS.GUEST_GS_AR, 0xc093n],
+  [VMCS.GUEST_GS_AR_BYTES, 0xc093n],
   [VMCS.GUEST_SS_LIMIT, 0xffffffffn],
-  [VMCS.GUEST_SS_AR, 0xc093n],
+  [VMCS.GUEST_SS_AR_BYTES, 0xc093n],
   [VMCS.GUEST_LDTR_LIMIT, 0xffffn],
-  [VMCS.GUEST_LDTR_AR, 0x10082n],
+  [VMCS.GUEST_LDTR_AR_BYTES, 0x10082n],
   [VMCS.GUEST_TR_LIMIT, 0xffffn],
-  [VMCS.GUEST_TR_AR, 0x8bn],
+  [VMCS.GUEST_TR_AR_BYTES, 0x8bn],
   [VMCS.GUEST_GDTR_LIMIT, 0xffffn],
   [VMCS.GUEST_IA32_PERF_GLOBAL_CTRL, 0xffn],
   [VMCS.GUEST_IA32_PAT, 0x0007040600070406n],
@@ -138,10 +138,10 @@ export const TD_VMCS_CONSTANTS: readonly (readonly [field: number, value: bigint
   [VMCS.VM_EXIT_MSR_LOAD_ADDR, ALL_ONES],
   [VMCS.VM_ENTRY_MSR_LOAD_ADDR, ALL_ONES],
   [VMCS.VMCS_LINK_POINTER, ALL_ONES],
-  [VMCS.GUEST_PDPTE0, ALL_ONES],
-  [VMCS.GUEST_PDPTE1, ALL_ONES],
-  [VMCS.GUEST_PDPTE2, ALL_ONES],
-  [VMCS.GUEST_PDPTE3, ALL_ONES],
+  [VMCS.GUEST_PDPTR0, ALL_ONES],
+  [VMCS.GUEST_PDPTR1, ALL_ONES],
+  [VMCS.GUEST_PDPTR2, ALL_ONES],
+  [VMCS.GUEST_PDPTR3, ALL_ONES],
 ];
 
 /** Value of the posted-interrupt notification vector while the host has set none. */

@@ -4,7 +4,7 @@
  */
 import type { Hpa, KeyId } from "@swtdx/abi";
 import { Trace } from "@swtdx/abi";
-import { Gpr, REG, RegisterFile, REGISTER_FILE_SIZE, type SeamContext, type VmExit } from "@swtdx/cpu";
+import { Gpr, REG, RegisterFile, REGISTER_FILE_SIZE, type SeamContext, type VmExit, VMCS } from "@swtdx/cpu";
 import { HeldLocks } from "../../src/locks.js";
 import {
   initTdVmcs,
@@ -34,7 +34,6 @@ import { LifecycleState, TDR, TdrStructure } from "../../src/structures/tdr.js";
 import { TDVPS, TdvpsStructure, VcpuState } from "../../src/structures/tdvps.js";
 import { buildMsrBitmaps } from "../../src/tables/msr.js";
 import { tdFeatures } from "../../src/tables/td-features.js";
-import { VMCS } from "../../src/tables/vmcs-fields.js";
 import type { CpuidQuad } from "../../src/tables/cpuid.js";
 
 export const GLOBAL_HKID = 32;
@@ -107,16 +106,16 @@ export class FakeLp {
   }
   vmlaunch(): VmExit {
     this.tsc += 100n;
-    const event = this.vmread(VMCS.VM_ENTRY_INTR_INFO);
+    const event = this.vmread(VMCS.VM_ENTRY_INTR_INFO_FIELD);
     if ((event & VALID_INTR) !== 0n) this.injected.push(event);
-    this.vmwrite(VMCS.VM_ENTRY_INTR_INFO, 0n);
+    this.vmwrite(VMCS.VM_ENTRY_INTR_INFO_FIELD, 0n);
     const step = this.steps.shift();
     if (!step) throw new Error("the guest's script is over");
-    this.vmwrite(VMCS.IDT_VECTORING_INFO, 0n);
+    this.vmwrite(VMCS.IDT_VECTORING_INFO_FIELD, 0n);
     this.vmwrite(VMCS.VM_EXIT_INTR_INFO, 0n);
     this.vmwrite(VMCS.VM_EXIT_INSTRUCTION_LEN, 0n);
     const { reason, qualification = 0n, fields = [] } = step(this);
-    this.vmwrite(VMCS.EXIT_REASON, BigInt(reason >>> 0));
+    this.vmwrite(VMCS.VM_EXIT_REASON, BigInt(reason >>> 0));
     this.vmwrite(VMCS.EXIT_QUALIFICATION, qualification);
     for (const [field, value] of fields) this.vmwrite(field, value);
     return { kind: "exit", reason };
@@ -278,7 +277,7 @@ export class TestTd {
   /** The guest is in 64-bit mode at CPL 0. */
   longMode(rip = 0x1000n): this {
     this.ctx.vmwrite(VMCS.GUEST_IA32_EFER, 0xd01n);
-    this.ctx.vmwrite(VMCS.GUEST_CS_AR, 0xa09bn);
+    this.ctx.vmwrite(VMCS.GUEST_CS_AR_BYTES, 0xa09bn);
     this.ctx.vmwrite(VMCS.GUEST_RIP, rip);
     return this;
   }

@@ -12,13 +12,13 @@ import {
   VMCS_REVISION,
   type LogicalProcessor,
   type SeamContext,
+  VMCS,
 } from "@swtdx/cpu";
 import { Arena, MemoryController } from "@swtdx/mktme";
 import { SeptState } from "../../src/structures/sept.js";
 import { TDCS } from "../../src/structures/tdcs.js";
 import { getCpuidLookupEntry, type CpuidQuad } from "../../src/tables/cpuid.js";
 import { tdVmcsValues } from "../../src/tables/td-vmcs.js";
-import { VMCS } from "../../src/tables/vmcs-fields.js";
 import { GLOBAL_HKID, KEY_SHIFT, TD_HKID, TestTd, VpEnterRun, type TestTdOptions } from "./fake-seam.js";
 
 const IA32_FEATURE_CONTROL = 0x3a;

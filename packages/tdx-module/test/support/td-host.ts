@@ -215,11 +215,7 @@ export class Td {
     this.ok("TDH.MR.FINALIZE", { rcx: this.handle });
     return this;
   }
-  enter(
-    vcpu = this.vcpus[0],
-    args: Partial<TdxModuleArgs> = {},
-    lp: LogicalProcessor = this.lp,
-  ): Outputs {
+  enter(vcpu = this.vcpus[0], args: Partial<TdxModuleArgs> = {}, lp: LogicalProcessor = this.lp): Outputs {
     return this.at.call("TDH.VP.ENTER", { ...args, rcx: BigInt(vcpu.tdvpr) }, lp);
   }
 
@@ -240,8 +236,7 @@ export class Td {
     this.ok("TDH.MNG.KEY.FREEID", { rcx: this.handle });
     for (const page of this.children) this.ok("TDH.PHYMEM.PAGE.RECLAIM", { rcx: BigInt(page) });
     this.ok("TDH.PHYMEM.PAGE.RECLAIM", { rcx: this.handle });
-    for (const page of [...this.children, this.tdr])
-      this.ok("TDH.PHYMEM.PAGE.WBINVD", { rcx: BigInt(page) });
+    for (const page of [...this.children, this.tdr]) this.ok("TDH.PHYMEM.PAGE.WBINVD", { rcx: BigInt(page) });
   }
 }
 
