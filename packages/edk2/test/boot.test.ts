@@ -44,6 +44,13 @@ describe("a TD from reset to power-off", () => {
     expect(kvm.td.accepted).toBeLessThan(4096);
   });
 
+  it("brings up its application processors", async () => {
+    const { outcome, console: text, kvm } = await boot({ machine: { smp: 4 } });
+    expect(outcome.exit).toBe("poweroff");
+    expect(text).toContain("smp: Brought up 1 node, 4 CPUs");
+    expect(kvm.vcpus.slice(1).every(({ ves }) => (ves.get(12) ?? 0) > 0)).toBe(true);
+  });
+
   it("gets a quote from the machine's quote generation service", async () => {
     const { console: text } = await boot({
       machine: {

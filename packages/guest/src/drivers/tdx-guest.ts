@@ -72,14 +72,19 @@ export class TdxGuestDriver {
     yield* guest.storeBytes(BigInt(buffer + GET_QUOTE_HEADER_SIZE), report);
     const regs = { r12: BigInt(buffer) | this.sharedMask, r13: BigInt(size) };
     const { r10 } = yield* tdvmcall("GetQuote", regs);
-    if (r10 !== 0n) throw new AttestationError(`GetQuote: 0x${r10.toString(16)}`);
+    if (r10 !== 0n) {
+      this.swiotlb.unmap(buffer, QUOTE_BUFFER_PAGES);
+      throw new AttestationError(`GetQuote: 0x${r10.toString(16)}`);
+    }
+    // A buffer that the VMM may still write to stays taken.
     const header = yield* this.#waitForQuote(buffer);
+    const fits = header.OUT_LEN <= size - GET_QUOTE_HEADER_SIZE;
+    const length = fits && header.STATUS === GET_QUOTE_STATUS.SUCCESS ? header.OUT_LEN : 0;
+    const quote = yield* guest.loadBytes(BigInt(buffer + GET_QUOTE_HEADER_SIZE), length);
+    this.swiotlb.unmap(buffer, QUOTE_BUFFER_PAGES);
     if (header.STATUS !== GET_QUOTE_STATUS.SUCCESS)
       throw new AttestationError(`quote status 0x${header.STATUS.toString(16)}`);
-    if (header.OUT_LEN > size - GET_QUOTE_HEADER_SIZE)
-      throw new AttestationError(`a quote of ${header.OUT_LEN} bytes`);
-    const quote = yield* guest.loadBytes(BigInt(buffer + GET_QUOTE_HEADER_SIZE), header.OUT_LEN);
-    this.swiotlb.unmap(buffer, QUOTE_BUFFER_PAGES);
+    if (!fits) throw new AttestationError(`a quote of ${header.OUT_LEN} bytes`);
     return quote;
   }
 

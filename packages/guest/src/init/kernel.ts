@@ -25,6 +25,8 @@ export interface KernelParts {
   initrd: { address: number; size: number } | null;
   /** TSC frequency in Hz. */
   tscHz: number;
+  /** Processors that run. */
+  cpus: number;
 }
 
 export class Kernel {

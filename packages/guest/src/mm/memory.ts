@@ -2,7 +2,7 @@
  * The page allocator over the memory map of the firmware, and acceptance of what the firmware left unaccepted:
  * memory is accepted, 2 MiB at a time, when it is first allocated (Linux: mm/page_alloc.c, accept_memory()).
  */
-import { EFI_MEMORY_TYPE, type Guest, PAGE_SIZE, statusIs, TDX_STATUS } from "@swtdx/abi";
+import { EFI_MEMORY_TYPE, type Guest, PAGE_SIZE } from "@swtdx/abi";
 import { tdcall, tdxPanic } from "../arch/tdcall.js";
 
 /** A range of physical memory in bytes, and its EFI memory type. */
@@ -27,7 +27,8 @@ export class MemoryManager {
       map
         .filter((range) => range.type === type && range.base >= LOW_LIMIT)
         .map(({ base, size }) => ({ base, size }));
-    this.#free = usable(EFI_MEMORY_TYPE.Conventional);
+    this.#free = [];
+    for (const { base, size } of usable(EFI_MEMORY_TYPE.Conventional)) this.#release(base, size);
     this.#unaccepted = usable(EFI_MEMORY_TYPE.Unaccepted);
   }
 
@@ -44,6 +45,11 @@ export class MemoryManager {
     return this.map.filter(({ type }) => kinds.includes(type)).reduce((sum, { size }) => sum + size, 0);
   }
 
+  /** Bytes that can be allocated, accepted or not. */
+  get freeBytes(): number {
+    return this.#free.reduce((sum, { size }) => sum + size, this.unacceptedBytes);
+  }
+
   /** Bytes that nobody has accepted yet. */
   get unacceptedBytes(): number {
     return this.#unaccepted.reduce((sum, { size }) => sum + size, 0);
@@ -58,6 +64,7 @@ export class MemoryManager {
         const { base } = range;
         range.base += size;
         range.size -= size;
+        if (range.size === 0) this.#free.splice(this.#free.indexOf(range), 1);
         return base;
       }
       yield* this.#acceptMore(Math.ceil(size / SIZE_2M) * SIZE_2M);
@@ -66,7 +73,24 @@ export class MemoryManager {
 
   /** Gives pages back. */
   freePages(base: number, count: number): void {
-    this.#free.push({ base, size: count * PAGE_SIZE });
+    this.#release(base, count * PAGE_SIZE);
+  }
+
+  /** Adds a free range, merged with its neighbours. */
+  #release(base: number, size: number): void {
+    const after = this.#free.findIndex((range) => range.base >= base);
+    const at = after < 0 ? this.#free.length : after;
+    const [before, next] = [this.#free[at - 1], this.#free[at]];
+    if (before && before.base + before.size === base) {
+      before.size += size;
+      if (next && before.base + before.size === next.base) {
+        before.size += next.size;
+        this.#free.splice(at, 1);
+      }
+    } else if (next && base + size === next.base) {
+      next.base = base;
+      next.size += size;
+    } else this.#free.splice(at, 0, { base, size });
   }
 
   *#acceptMore(wanted: number): Guest<void> {
@@ -77,17 +101,19 @@ export class MemoryManager {
     const size = Math.min(range.size, head + wanted);
     yield* acceptMemory(range.base, size);
     this.acceptedBytes += size;
-    this.#free.push({ base: range.base, size });
+    this.#release(range.base, size);
     range.base += size;
     range.size -= size;
     if (range.size === 0) this.#unaccepted.splice(this.#unaccepted.indexOf(range), 1);
   }
 }
 
-/** One page of a level (0: 4K, 1: 2M, 2: 1G). Any status means: try smaller ones. */
+/**
+ * One page of a level (0: 4K, 1: 2M, 2: 1G). Any status means: try smaller ones. "Already accepted" is a failure too:
+ * a page that is accepted twice is one whose contents the VMM could have changed.
+ */
 function* tryAccept(gpa: number, level: number): Guest<boolean> {
-  const { rax } = yield* tdcall("TDG.MEM.PAGE.ACCEPT", { rcx: BigInt(gpa + level) });
-  return rax === 0n || (level === 0 && statusIs(rax, TDX_STATUS.TDX_PAGE_ALREADY_ACCEPTED));
+  return (yield* tdcall("TDG.MEM.PAGE.ACCEPT", { rcx: BigInt(gpa + level) })).rax === 0n;
 }
 
 const LEVEL_SIZES = [2 ** 30, 2 ** 21, 2 ** 12] as const;

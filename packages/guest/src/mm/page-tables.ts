@@ -14,6 +14,8 @@ const ADDRESS_MASK = 0x000f_ffff_ffff_f000n;
 const GIB = 2 ** 30;
 const SIZE_2M = 2 ** 21;
 const LOW_GIB = 4;
+/** What one page directory pointer table reaches. */
+const MAX_GIB = 512;
 
 export class PageTables {
   private constructor(
@@ -24,6 +26,7 @@ export class PageTables {
 
   /** Builds the tables for `gigabytes` of address space (at most 512) and loads CR3. */
   static *install(memory: MemoryManager, sharedMask: bigint, gigabytes: number): Guest<PageTables> {
+    if (gigabytes > MAX_GIB) return yield* tdxPanic("Memory above 512 GiB");
     const pages = yield* memory.allocPages(2 + LOW_GIB);
     const page = (index: number) => pages + index * PAGE_SIZE;
     yield* writeTable(page(0), 1, () => BigInt(page(1)) | TABLE);
