@@ -235,7 +235,8 @@ describe("a VM", () => {
     ok(p.lp.vmwrite(VMCS.VMX_PREEMPTION_TIMER_VALUE, 10n));
     const before = p.lp.tsc;
     expect(launch(p)).toBe(ExitReason.PREEMPTION_TIMER);
-    expect(p.lp.tsc - before).toBeLessThanOrEqual(330n);
+    // One PAUSE more than the timer's ticks, and the exit's own time.
+    expect(p.lp.tsc - before).toBeLessThanOrEqual(330n + 140n + 1200n);
   });
 
   it("enters 64-bit mode by itself: tables, CR4, EFER, CR0, far jump", () => {

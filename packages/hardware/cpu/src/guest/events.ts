@@ -47,6 +47,9 @@ export const EventType = {
   SOFTWARE_EXCEPTION: 6,
 } as const;
 
+/** Ticks of a VM exit and the entry after it, about as many as server parts take. */
+const VM_EXIT_TICKS = 1200;
+
 /** What the guest needs of its logical processor. */
 export interface GuestHost {
   readonly index: number;
@@ -109,6 +112,11 @@ export abstract class GuestEvents extends GuestMemory {
     }
   }
   #shadow = false;
+  /** Time that an instruction or a transition takes beyond its one tick. */
+  protected spend(ticks: number): void {
+    this.host.ticks += ticks;
+    if (this.host.ticks >= this.nextTick) this.attention = true;
+  }
   /** STI (1) or MOV SS (2) blocks interrupts for the next instruction. To be called after `retire` of it. */
   blockBy(bit: 1 | 2): void {
     this.regs.set32(REG.INTERRUPTIBILITY, this.regs.get32(REG.INTERRUPTIBILITY) | bit);
@@ -145,6 +153,7 @@ export abstract class GuestEvents extends GuestMemory {
     } else v.set(VMCS.IDT_VECTORING_INFO_FIELD, 0);
     this.delivering = false;
     this.exited = true;
+    this.spend(VM_EXIT_TICKS);
     if (this.host.trace.on)
       this.host.trace.emit({
         type: "VMEXIT",

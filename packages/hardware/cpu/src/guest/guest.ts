@@ -30,6 +30,8 @@ export interface GuestServices extends GuestHost {
 }
 
 const LOW32 = 0xffffffffn;
+/** Ticks of a PAUSE outside a PAUSE loop's exit: as since Skylake. */
+const PAUSE_TICKS = 140;
 
 export class Guest extends GuestControlRegisters implements GuestContext {
   constructor(
@@ -198,6 +200,7 @@ export class Guest extends GuestControlRegisters implements GuestContext {
   }
   pause(length: number): Step {
     if ((this.proc & PROC.PAUSE_EXITING) !== 0) return this.exit(ExitReason.PAUSE, 0, length);
+    this.spend(PAUSE_TICKS);
     return Step.DONE;
   }
   invlpg(gla: bigint, length: number): Step {
