@@ -93,7 +93,7 @@ row("TDH.VP.FLUSH", tdhVpFlush, ["RCX"]);
 row("TDH.VP.RD", tdhVpRd, ["RCX", "RDX"], ["RDX", "R8"], { version: 1 });
 row("TDH.VP.WR", tdhVpWr, ["RCX", "RDX", "R8", "R9"], ["R8"]);
 row("TDH.MEM.SEPT.ADD", tdhMemSeptAdd, ["RCX", "RDX", "R8"], ["RCX", "RDX"], { version: 1 });
-row("TDH.MEM.SEPT.REMOVE", tdhMemSeptRemove, ["RCX", "RDX"], ["RCX", "RDX"]);
+row("TDH.MEM.SEPT.REMOVE", tdhMemSeptRemove, ["RCX", "RDX"], ["RCX", "RDX"], { version: 1 });
 row("TDH.MEM.SEPT.RD", tdhMemSeptRd, ["RCX", "RDX"], ["RCX", "RDX"]);
 row("TDH.MEM.PAGE.ADD", tdhMemPageAdd, ["RCX", "RDX", "R8", "R9"], ["RCX", "RDX"]);
 row("TDH.MEM.PAGE.AUG", tdhMemPageAug, ["RCX", "RDX", "R8"], ["RCX", "RDX"]);
