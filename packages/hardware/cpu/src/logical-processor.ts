@@ -21,7 +21,7 @@ import { MsrFile, type MsrOwner } from "./msr/msr-file.js";
 import { GP0, machineCheck, OK, rsvdFault, UD } from "./outcomes.js";
 import { Phys, type PhysicalMemory } from "./memory/physical.js";
 import type { ProcessorUnit } from "./processor.js";
-import { saveCaller, restoreCaller, seamHostState, transferVmcs } from "./seam/transfer.js";
+import { TransferVmcs } from "./seam/transfer.js";
 import { SeamRootContext } from "./seam/context.js";
 import { Vmx, type VmxOwner } from "./vmx/instructions.js";
 
@@ -47,7 +47,7 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
   #shutdown: string | null = null;
   #inGuest = false;
   readonly #seamContext: SeamRootContext;
-  readonly #transfer = transferVmcs();
+  readonly #transfer = new TransferVmcs();
   readonly #line = new Uint8Array(8);
   readonly #lineView = new DataView(this.#line.buffer);
 
@@ -372,9 +372,7 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
     const firmware = unit.seamFirmware(pSeamldr);
     if (!firmware) return { kind: "ok", cf: true };
     // One logical processor at a time is in P-SEAMLDR; host calls run to completion, so it is never busy.
-    const caller = saveCaller(this.#transfer, this.regs, this.vmx);
-    seamHostState(this.regs);
-    this.vmx.current = this.#transfer;
+    this.#transfer.enter(this.regs, this.vmx);
     const context = this.#seamContext;
     this.#seam = context;
     context.pSeamldr = pSeamldr;
@@ -389,7 +387,7 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
       context.failed = true;
     } finally {
       if (this.vmx.current !== this.#transfer) this.vmx.release(true);
-      restoreCaller(this.#transfer, this.regs, this.vmx, caller);
+      this.#transfer.leave(this.regs, this.vmx);
       this.#seam = null;
     }
     return { kind: "ok", cf: context.failed };

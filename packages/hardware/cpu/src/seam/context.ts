@@ -26,6 +26,9 @@ const ZEROS = new Uint8Array(4096);
 export class SeamRootContext implements SeamContext {
   readonly #bytes = new Uint8Array(8);
   readonly #view = new DataView(this.#bytes.buffer);
+  readonly #byte = this.#bytes.subarray(0, 1);
+  readonly #word = this.#bytes.subarray(0, 2);
+  readonly #dword = this.#bytes.subarray(0, 4);
   readonly #page = new Uint8Array(4096);
   /** The call in progress is one of the P-SEAMLDR. */
   pSeamldr = false;
@@ -64,52 +67,67 @@ export class SeamRootContext implements SeamContext {
     const base = this.lp.phys.frameForRead(frame, keyId, true);
     return base < 0 ? -1 : base + (pa - frame * 4096);
   }
+  #writeOffset(pa: number, keyId: number): number {
+    const frame = Math.floor(pa / 4096);
+    const base = this.lp.phys.frameForWrite(frame, keyId, true);
+    return base < 0 ? -1 : base + (pa - frame * 4096);
+  }
   readU8(pa: Hpa, keyId: KeyId): number {
     const at = this.#offset(pa, keyId);
     if (at >= 0) return this.lp.phys.u8[at];
-    this.read(pa, keyId, this.#bytes.subarray(0, 1));
+    this.read(pa, keyId, this.#byte);
     return this.#bytes[0];
   }
   readU16(pa: Hpa, keyId: KeyId): number {
-    this.read(pa, keyId, this.#bytes.subarray(0, 2));
+    const at = this.#offset(pa, keyId);
+    if (at >= 0 && at % 2 === 0) return this.lp.phys.u8[at] | (this.lp.phys.u8[at + 1] << 8);
+    this.read(pa, keyId, this.#word);
     return this.#view.getUint16(0, true);
   }
   readU32(pa: Hpa, keyId: KeyId): number {
     const at = this.#offset(pa, keyId);
     if (at >= 0 && at % 4 === 0) return this.lp.phys.u32[at / 4];
-    this.read(pa, keyId, this.#bytes.subarray(0, 4));
+    this.read(pa, keyId, this.#dword);
     return this.#view.getUint32(0, true);
   }
   readU64(pa: Hpa, keyId: KeyId): bigint {
     const at = this.#offset(pa, keyId);
-    if (at >= 0 && at % 4 === 0 && pa % 4096 <= 4088)
-      return (BigInt(this.lp.phys.u32[at / 4 + 1]) << 32n) | BigInt(this.lp.phys.u32[at / 4]);
+    if (at >= 0 && at % 8 === 0) return this.lp.phys.u64[at / 8];
     this.read(pa, keyId, this.#bytes);
     return this.#view.getBigUint64(0, true);
   }
   writeU8(pa: Hpa, keyId: KeyId, value: number): void {
+    const at = this.#writeOffset(pa, keyId);
+    if (at >= 0) {
+      this.lp.phys.u8[at] = value;
+      return;
+    }
     this.#bytes[0] = value;
-    this.write(pa, keyId, this.#bytes.subarray(0, 1));
+    this.write(pa, keyId, this.#byte);
   }
   writeU16(pa: Hpa, keyId: KeyId, value: number): void {
+    const at = this.#writeOffset(pa, keyId);
+    if (at >= 0 && at % 2 === 0) {
+      this.lp.phys.u8[at] = value;
+      this.lp.phys.u8[at + 1] = value >>> 8;
+      return;
+    }
     this.#view.setUint16(0, value, true);
-    this.write(pa, keyId, this.#bytes.subarray(0, 2));
+    this.write(pa, keyId, this.#word);
   }
   writeU32(pa: Hpa, keyId: KeyId, value: number): void {
+    const at = this.#writeOffset(pa, keyId);
+    if (at >= 0 && at % 4 === 0) {
+      this.lp.phys.u32[at / 4] = value;
+      return;
+    }
     this.#view.setUint32(0, value, true);
-    this.write(pa, keyId, this.#bytes.subarray(0, 4));
+    this.write(pa, keyId, this.#dword);
   }
   writeU64(pa: Hpa, keyId: KeyId, value: bigint): void {
-    if (pa % 8 === 0) {
-      this.#check(
-        this.lp.phys.writeQ(
-          pa,
-          keyId,
-          Number(value & 0xffffffffn),
-          Number((value >> 32n) & 0xffffffffn),
-          true,
-        ),
-      );
+    const at = this.#writeOffset(pa, keyId);
+    if (at >= 0 && at % 8 === 0) {
+      this.lp.phys.u64[at / 8] = value;
       return;
     }
     this.#view.setBigUint64(0, value, true);
@@ -151,6 +169,9 @@ export class SeamRootContext implements SeamContext {
     return current && current.pa >= 0 ? (current.pa as HpaAndKeyId) : null;
   }
   vmread(field: number): bigint {
+    const { current } = this.lp.vmx;
+    const value = current === null ? null : current.read(field);
+    if (value !== null) return value;
     const outcome = this.lp.vmx.vmread(field);
     if (outcome.kind !== "ok") throw new SeamFirmwareError(`VMREAD of field 0x${field.toString(16)}`);
     return outcome.value;

@@ -17,30 +17,69 @@ const COMPONENT_SIZE: Readonly<Record<number, number>> = {
 };
 const AREA_MAX = 4096;
 const HEADER = 512;
+/** Where extended components begin. */
+const EXTENDED = HEADER + 64;
+const COMPONENTS = 16;
+const AVX = 2;
+const PKRU = 9;
+const CET_U = 11;
+const CET_S = 12;
 
-/** Where each component of a compacted area with this XCOMP_BV is. */
-function layout(mask: bigint): Map<number, number> {
-  const at = new Map<number, number>();
-  let offset = HEADER + 64;
-  for (let i = 2; i < 16; i++) {
-    if ((mask & (1n << BigInt(i))) === 0n) continue;
-    at.set(i, offset);
-    offset += COMPONENT_SIZE[i] ?? 0;
-  }
-  return at;
+interface Layout {
+  /** Offset of each component, -1 for one that is not there. */
+  readonly at: Int32Array;
+  /** Bytes of the area that are used. */
+  readonly size: number;
 }
-const requested = (lp: SeamContext, mask: bigint): bigint =>
-  mask & (lp.regs.get(REG.XCR0) | lp.regs.get(REG.XSS));
+const layouts = new Map<number, Layout>();
+/** Where each component of a compacted area with this XCOMP_BV (bits 31:0) is. */
+function layout(mask: number): Layout {
+  let found = layouts.get(mask);
+  if (found) return found;
+  const at = new Int32Array(COMPONENTS).fill(-1);
+  let size = EXTENDED;
+  for (let i = 2; i < COMPONENTS; i++) {
+    if ((mask & (1 << i)) === 0) continue;
+    at[i] = size;
+    size += COMPONENT_SIZE[i] ?? 0;
+  }
+  layouts.set(mask, (found = { at, size }));
+  return found;
+}
+const requested = (lp: SeamContext, mask: bigint): number =>
+  Number(mask & 0xffff_ffffn) & (lp.regs.get32(REG.XCR0) | lp.regs.get32(REG.XSS));
+
+const scratch = new Uint8Array(AREA_MAX);
+const words = new Uint32Array(scratch.buffer);
+const view = new DataView(scratch.buffer);
+
+/** Copies 16 registers' 16-byte lanes between the register file and the area. */
+function saveLanes(u32: Uint32Array, lane: number, offset: number): void {
+  for (let i = 0; i < 16; i++) {
+    const from = (REG.ZMM + i * 64 + lane) / 4;
+    const to = (offset + i * 16) / 4;
+    words[to] = u32[from];
+    words[to + 1] = u32[from + 1];
+    words[to + 2] = u32[from + 2];
+    words[to + 3] = u32[from + 3];
+  }
+}
+/** @param offset -1: the initial state */
+function loadLanes(u32: Uint32Array, lane: number, offset: number): void {
+  for (let i = 0; i < 16; i++) {
+    const to = (REG.ZMM + i * 64 + lane) / 4;
+    const from = (offset + i * 16) / 4;
+    for (let j = 0; j < 4; j++) u32[to + j] = offset < 0 ? 0 : words[from + j];
+  }
+}
 
 export function xsaves(lp: SeamContext, pa: Hpa, keyId: KeyId, mask: bigint): void {
   const wanted = requested(lp, mask);
   const { regs } = lp;
-  const area = new Uint8Array(AREA_MAX);
-  const view = new DataView(area.buffer);
-  const places = layout(wanted);
-  let used = HEADER + 64;
-  for (const [component, offset] of places) used = Math.max(used, offset + (COMPONENT_SIZE[component] ?? 0));
-  if (wanted & 1n) {
+  const { u32 } = regs;
+  const { at, size } = layout(wanted & ~3);
+  words.fill(0, 0, size / 4);
+  if (wanted & 1) {
     view.setUint16(0, regs.get32(REG.FCW), true);
     view.setUint16(2, regs.get32(REG.FSW), true);
     // Abridged tag: one bit for each register that is not empty.
@@ -48,59 +87,50 @@ export function xsaves(lp: SeamContext, pa: Hpa, keyId: KeyId, mask: bigint): vo
     for (let i = 0; i < 8; i++) if (((regs.get32(REG.FTW) >>> (2 * i)) & 3) !== 3) tag |= 1 << i;
     view.setUint8(4, tag);
     view.setUint16(6, regs.get32(REG.FOP), true);
-    view.setBigUint64(8, regs.get(REG.FIP), true);
-    view.setBigUint64(16, regs.get(REG.FDP), true);
-    area.set(regs.u8.subarray(REG.ST, REG.ST + 128), 32);
+    words[2] = u32[REG.FIP / 4];
+    words[3] = u32[REG.FIP / 4 + 1];
+    words[4] = u32[REG.FDP / 4];
+    words[5] = u32[REG.FDP / 4 + 1];
+    for (let i = 0; i < 32; i++) words[8 + i] = u32[REG.ST / 4 + i];
   }
-  view.setUint32(24, regs.get32(REG.MXCSR), true);
-  view.setUint32(28, 0xffff, true);
-  if (wanted & 2n)
-    for (let i = 0; i < 16; i++)
-      area.set(regs.u8.subarray(REG.ZMM + i * 64, REG.ZMM + i * 64 + 16), 160 + i * 16);
-  const avx = places.get(2);
-  if (avx !== undefined)
-    for (let i = 0; i < 16; i++)
-      area.set(regs.u8.subarray(REG.ZMM + i * 64 + 16, REG.ZMM + i * 64 + 32), avx + i * 16);
-  const pkru = places.get(9);
-  if (pkru !== undefined) view.setUint32(pkru, regs.get32(REG.PKRU), true);
+  words[6] = regs.get32(REG.MXCSR);
+  words[7] = 0xffff;
+  if (wanted & 2) saveLanes(u32, 0, 160);
+  if (at[AVX] >= 0) saveLanes(u32, 16, at[AVX]);
+  if (at[PKRU] >= 0) words[at[PKRU] / 4] = regs.get32(REG.PKRU);
   // CET_U: IA32_U_CET and PL3_SSP.
-  const cet = places.get(11);
-  if (cet !== undefined) {
-    view.setBigUint64(cet, msr(lp, 0x6a0), true);
-    view.setBigUint64(cet + 8, msr(lp, 0x6a7), true);
+  if (at[CET_U] >= 0) {
+    view.setBigUint64(at[CET_U], msr(lp, 0x6a0), true);
+    view.setBigUint64(at[CET_U] + 8, msr(lp, 0x6a7), true);
   }
-  const cetS = places.get(12);
-  if (cetS !== undefined)
-    for (let i = 0; i < 3; i++) view.setBigUint64(cetS + i * 8, msr(lp, 0x6a4 + i), true);
-  view.setBigUint64(HEADER, wanted, true);
-  view.setBigUint64(HEADER + 8, wanted | (1n << 63n), true);
-  for (let done = 0; done < used;) {
-    const count = Math.min(4096 - ((pa + done) % 4096), used - done);
-    lp.write((pa + done) as Hpa, keyId, area.subarray(done, done + count));
+  if (at[CET_S] >= 0)
+    for (let i = 0; i < 3; i++) view.setBigUint64(at[CET_S] + i * 8, msr(lp, 0x6a4 + i), true);
+  words[HEADER / 4] = wanted;
+  words[HEADER / 4 + 2] = wanted;
+  words[HEADER / 4 + 3] = 0x8000_0000;
+  for (let done = 0; done < size;) {
+    const count = Math.min(4096 - ((pa + done) % 4096), size - done);
+    lp.write((pa + done) as Hpa, keyId, scratch.subarray(done, done + count));
     done += count;
   }
 }
 
 export function xrstors(lp: SeamContext, pa: Hpa, keyId: KeyId, mask: bigint): void {
   const { regs } = lp;
-  const area = new Uint8Array(AREA_MAX);
-  const view = new DataView(area.buffer);
-  for (let done = 0; done < AREA_MAX;) {
-    const count = Math.min(4096 - ((pa + done) % 4096), AREA_MAX - done);
-    // Only what the header says is there counts; the rest of the area is not touched.
-    if (done > 0 && done >= HEADER + 64 + 0x600) break;
-    lp.read((pa + done) as Hpa, keyId, area.subarray(done, done + count));
+  const { u32 } = regs;
+  // The header says how much of the area there is.
+  lp.read(pa, keyId, scratch.subarray(0, EXTENDED));
+  const present = words[HEADER / 4];
+  const format = words[HEADER / 4 + 2];
+  const { at, size } = layout(format & ~3);
+  for (let done = EXTENDED; done < size;) {
+    const count = Math.min(4096 - ((pa + done) % 4096), size - done);
+    lp.read((pa + done) as Hpa, keyId, scratch.subarray(done, done + count));
     done += count;
   }
-  const present = view.getBigUint64(HEADER, true);
-  const format = view.getBigUint64(HEADER + 8, true) & ~(1n << 63n);
   const wanted = requested(lp, mask);
-  const places = layout(format);
-  const load = (component: number): boolean =>
-    (wanted & (1n << BigInt(component))) !== 0n && (present & (1n << BigInt(component))) !== 0n;
-  const init = (component: number): boolean =>
-    (wanted & (1n << BigInt(component))) !== 0n && (present & (1n << BigInt(component))) === 0n;
-  if (load(0)) {
+  const loaded = wanted & present;
+  if (loaded & 1) {
     regs.set32(REG.FCW, view.getUint16(0, true));
     regs.set32(REG.FSW, view.getUint16(2, true));
     const tag = view.getUint8(4);
@@ -108,10 +138,12 @@ export function xrstors(lp: SeamContext, pa: Hpa, keyId: KeyId, mask: bigint): v
     for (let i = 0; i < 8; i++) if ((tag & (1 << i)) === 0) full |= 3 << (2 * i);
     regs.set32(REG.FTW, full);
     regs.set32(REG.FOP, view.getUint16(6, true));
-    regs.set(REG.FIP, view.getBigUint64(8, true));
-    regs.set(REG.FDP, view.getBigUint64(16, true));
-    regs.u8.set(area.subarray(32, 160), REG.ST);
-  } else if (init(0)) {
+    u32[REG.FIP / 4] = words[2];
+    u32[REG.FIP / 4 + 1] = words[3];
+    u32[REG.FDP / 4] = words[4];
+    u32[REG.FDP / 4 + 1] = words[5];
+    for (let i = 0; i < 32; i++) u32[REG.ST / 4 + i] = words[8 + i];
+  } else if (wanted & 1) {
     regs.set32(REG.FCW, 0x37f);
     regs.set32(REG.FSW, 0);
     regs.set32(REG.FTW, 0xffff);
@@ -120,26 +152,29 @@ export function xrstors(lp: SeamContext, pa: Hpa, keyId: KeyId, mask: bigint): v
     regs.set(REG.FDP, 0n);
     regs.u8.fill(0, REG.ST, REG.ST + 128);
   }
-  if ((wanted & 6n) !== 0n) regs.set32(REG.MXCSR, (present & 6n) !== 0n ? view.getUint32(24, true) : 0x1f80);
-  for (let i = 0; i < 16; i++) {
-    const at = REG.ZMM + i * 64;
-    if (load(1)) regs.u8.set(area.subarray(160 + i * 16, 176 + i * 16), at);
-    else if (init(1)) regs.u8.fill(0, at, at + 16);
-    const avx = places.get(2);
-    if (load(2) && avx !== undefined) regs.u8.set(area.subarray(avx + i * 16, avx + i * 16 + 16), at + 16);
-    else if (init(2)) regs.u8.fill(0, at + 16, at + 32);
-  }
-  const pkru = places.get(9);
-  if (load(9) && pkru !== undefined) regs.set32(REG.PKRU, view.getUint32(pkru, true));
-  else if (init(9)) regs.set32(REG.PKRU, 0);
-  const cet = places.get(11);
-  if (cet !== undefined && (load(11) || init(11))) {
-    lp.wrmsr(0x6a0, load(11) ? view.getBigUint64(cet, true) : 0n);
-    lp.wrmsr(0x6a7, load(11) ? view.getBigUint64(cet + 8, true) : 0n);
-  }
-  const cetS = places.get(12);
-  if (cetS !== undefined && (load(12) || init(12)))
-    for (let i = 0; i < 3; i++) lp.wrmsr(0x6a4 + i, load(12) ? view.getBigUint64(cetS + i * 8, true) : 0n);
+  if ((wanted & 6) !== 0) regs.set32(REG.MXCSR, (present & 6) !== 0 ? words[6] : 0x1f80);
+  if (wanted & 2) loadLanes(u32, 0, loaded & 2 ? 160 : -1);
+  if (wanted & (1 << AVX)) loadLanes(u32, 16, loaded & (1 << AVX) ? at[AVX] : -1);
+  if (wanted & (1 << PKRU)) regs.set32(REG.PKRU, loaded & (1 << PKRU) ? words[at[PKRU] / 4] : 0);
+  restoreMsrs(lp, wanted, loaded, CET_U, at[CET_U], CET_U_MSRS);
+  restoreMsrs(lp, wanted, loaded, CET_S, at[CET_S], CET_S_MSRS);
+}
+
+const CET_U_MSRS = [0x6a0, 0x6a7] as const;
+const CET_S_MSRS = [0x6a4, 0x6a5, 0x6a6] as const;
+
+/** Components that live in MSRs; an area that does not have them leaves them alone. */
+function restoreMsrs(
+  lp: SeamContext,
+  wanted: number,
+  loaded: number,
+  component: number,
+  offset: number,
+  msrs: readonly number[],
+): void {
+  if (offset < 0 || (wanted & (1 << component)) === 0) return;
+  const load = (loaded & (1 << component)) !== 0;
+  msrs.forEach((index, i) => lp.wrmsr(index, load ? view.getBigUint64(offset + i * 8, true) : 0n));
 }
 
 function msr(lp: SeamContext, index: number): bigint {

@@ -48,6 +48,7 @@ export class Vmx {
   current: Vmcs | null = null;
   /** Why the last VM entry failed: the check's name. */
   entryFailure = "";
+  #released: Vmcs | null = null;
   readonly #exit = { kind: "exit" as const, reason: 0 };
 
   constructor(private readonly lp: VmxOwner) {}
@@ -56,6 +57,7 @@ export class Vmx {
     this.on = false;
     this.region = -1;
     this.current = null;
+    this.#released = null;
     this.entryFailure = "";
   }
 
@@ -98,8 +100,11 @@ export class Vmx {
   }
   /** Writes the current VMCS back and makes none current. */
   release(seam: boolean): void {
-    this.current?.store(this.lp.phys, seam);
+    const { current } = this;
     this.current = null;
+    if (!current) return;
+    current.store(this.lp.phys, seam);
+    this.#released = current;
   }
 
   vmclear(pa: number, seam: boolean): VmxOutcome {
@@ -127,7 +132,9 @@ export class Vmx {
     if (this.current?.pa === pa) return OK;
     const { phys } = this.lp;
     phys.split(pa);
-    const vmcs = new Vmcs(pa, phys.hpa, phys.keyId);
+    // The copy that was released last is used again for the same VMCS.
+    const last = this.#released;
+    const vmcs = last?.pa === pa ? last : new Vmcs(pa, phys.hpa, phys.keyId);
     // Another current VMCS stays intact until the new one is known to be good.
     const revision = vmcs.load(phys, seam);
     if (revision < 0) return { kind: "fault", vector: 18, errorCode: null, address: vmcs.hpa };

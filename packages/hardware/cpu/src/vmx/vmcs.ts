@@ -13,6 +13,8 @@ export const VMCS_REVISION = 0x15;
 /** IA32_VMX_BASIC[44:32] in bytes. */
 export const VMCS_REGION_SIZE = 2048;
 const DATA_OFFSET = 16;
+/** Bytes of the region that hold something. */
+const USED_SIZE = DATA_OFFSET + FIELD_COUNT * 8;
 /** The three VM-entry fields of event injection: checked at every entry. */
 const INJECTION_FIRST = VMCS.VM_ENTRY_INTR_INFO_FIELD;
 const INJECTION_LAST = VMCS.VM_ENTRY_INSTRUCTION_LEN;
@@ -26,8 +28,10 @@ export class Vmcs {
    * the same. (What the checks depend on besides, the KeyID partition, is locked by then.)
    */
   checked = false;
-  readonly #bytes = new Uint8Array(VMCS_REGION_SIZE);
-  readonly #view = new DataView(this.#bytes.buffer);
+  readonly #bytes = new Uint8Array(USED_SIZE);
+  readonly #words = new Uint32Array(this.#bytes.buffer);
+  /** Launch state and fields: what VMCLEAR writes. */
+  readonly #stored = this.#bytes.subarray(8);
 
   /** @param pa HPA with KeyID bits; `hpa`, `keyId` the two apart */
   constructor(
@@ -90,18 +94,31 @@ export class Vmcs {
     return true;
   }
 
-  /** Reads the region. @returns the revision identifier (bit 31: shadow VMCS), or -1 on a machine check */
+  /**
+   * Reads the region. A copy that was current before and finds its own bytes again keeps what it knew of them.
+   * @returns the revision identifier (bit 31: shadow VMCS), or -1 on a machine check
+   */
   load(phys: PhysicalMemory, seam: boolean): number {
     if (phys.read(this.hpa, this.keyId, this.#bytes, seam) !== 0) return -1;
-    this.launched = this.#view.getUint32(8, true) === 1;
-    for (let i = 0; i < this.data.length; i++) this.data[i] = this.#view.getUint32(DATA_OFFSET + i * 4, true);
-    return this.#view.getUint32(0, true);
+    const words = this.#words;
+    const { data } = this;
+    this.launched = words[2] === 1;
+    let same = true;
+    for (let i = 0; i < data.length; i++) {
+      const word = words[DATA_OFFSET / 4 + i];
+      if (data[i] !== word) {
+        data[i] = word;
+        same = false;
+      }
+    }
+    if (!same) this.checked = false;
+    return words[0];
   }
   /** Writes the region back; revision and abort indicator keep their bytes. */
   store(phys: PhysicalMemory, seam: boolean): number {
-    this.#view.setUint32(8, this.launched ? 1 : 0, true);
-    for (let i = 0; i < this.data.length; i++) this.#view.setUint32(DATA_OFFSET + i * 4, this.data[i], true);
-    return phys.write(this.hpa + 8, this.keyId, this.#bytes.subarray(8), seam);
+    this.#words[2] = this.launched ? 1 : 0;
+    this.#words.set(this.data, DATA_OFFSET / 4);
+    return phys.write(this.hpa + 8, this.keyId, this.#stored, seam);
   }
 }
 
