@@ -80,7 +80,7 @@ export function buildProgram(done: (code: number) => void): Command {
   program
     .command("images [dir]")
     .description("fetch and unpack OVMF, kernels, shim, GRUB and busybox from Debian's archive")
-    .option("--suite <name...>", "only these suites: trixie, sid")
+    .option("--suite <name...>", "only these suites: bookworm, trixie, sid")
     .option("--mirror <url>", "Debian's archive", "http://deb.debian.org/debian")
     .option("--json", "print the manifest as JSON")
     .option("--quiet", "no progress")

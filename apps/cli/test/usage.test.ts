@@ -32,7 +32,7 @@ describe("bad usage and bad input: one line, exit 2, no stack trace", () => {
     ],
     [
       ["images", join(directory, "images"), "--suite", "woody"],
-      'swtdx: --suite: "woody" is not one of trixie, sid',
+      'swtdx: --suite: "woody" is not one of bookworm, trixie, sid',
     ],
     [["images", join(directory, "images"), "--mirror", "a b"], /^swtdx: --mirror: "a b" is no http/],
   ];

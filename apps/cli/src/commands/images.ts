@@ -29,7 +29,7 @@ export interface ImagesOptions {
   quiet?: boolean;
 }
 
-const SUITES = ["trixie", "sid"] as const;
+const SUITES = ["bookworm", "trixie", "sid"] as const;
 type Suite = (typeof SUITES)[number];
 
 /** A package, and the files of it that are of use: role, and where in the package. */
@@ -47,6 +47,7 @@ const KERNEL: Wanted = {
   files: [["kernel", /(^|\/)vmlinuz[^/]*$/]],
 };
 const PACKAGES: Readonly<Record<Suite, readonly Wanted[]>> = {
+  bookworm: [{ name: "ovmf", files: [["firmware", /\/OVMF[^/]*\.fd$/]] }],
   trixie: [
     { name: "ovmf", files: [["firmware", /\/OVMF[^/]*\.fd$/]] },
     KERNEL,
