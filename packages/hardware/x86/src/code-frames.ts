@@ -10,16 +10,16 @@ export interface CodeUser {
 }
 
 export class CodeFrames {
-  private readonly flags: Uint8Array;
+  private readonly flags: Int32Array;
   private readonly users: CodeUser[] = [];
 
   /** @param bytes size of the memory */
   constructor(bytes: number) {
-    this.flags = new Uint8Array(Math.ceil(bytes / 4096));
+    this.flags = new Int32Array(Math.ceil(bytes / 4096));
   }
-  /** At most eight. Returns the user's number. */
+  /** At most 31. Returns the user's number. */
   addUser(user: CodeUser): number {
-    if (this.users.length === 8) throw new RangeError("at most 8 cores share a memory");
+    if (this.users.length === 31) throw new RangeError("at most 31 cores share a memory");
     return this.users.push(user) - 1;
   }
   /** @param frame number of the frame: byte offset in memory / 4096 */

@@ -105,6 +105,11 @@ export class X86Core implements CodeUser {
   /** Register number and size of a policy instruction's operand. */
   operandRegister = 0;
   operandSize = 32;
+  /** Of IN and OUT: the port is an immediate; of INS and OUTS: there is a REP prefix. */
+  portImmediate = false;
+  portRepeated = false;
+  /** Record of the instruction whose hook is running. */
+  private current = 0;
   /** Byte offset of the buffer for accesses that are not plain memory. */
   readonly scratch: number;
   readonly built: Built;
@@ -560,6 +565,10 @@ export class X86Core implements CodeUser {
     let low = this.get32(REG.RIP);
     let high = this.get32(REG.RIP + 4);
     const ripLow = low;
+    if (this.environment.arrive?.(this) === true) {
+      this.set32(ENGINE.STATUS, Status.STOP);
+      return 0;
+    }
     if (code === 2) {
       if (!this.isCanonical(low, high)) {
         this.raise(Vector.GP, 0);
@@ -617,12 +626,17 @@ export class X86Core implements CodeUser {
 
   private operation(pc: number, argument: number): number {
     const operation = table[argument & 0xfff];
+    this.current = pc;
     const status = operation(this, pc, 16 << ((argument >> 12) & 3), (argument & (1 << 14)) !== 0);
     if (this.attention && (status === Status.NEXT || status === Status.JUMP)) {
       if (status === Status.NEXT) this.advance(pc);
       return Status.ATTENTION;
     }
     return status;
+  }
+  /** Length in bytes of the instruction whose hook is running. */
+  get instructionLength(): number {
+    return this.u8[this.current + RECORD.LENGTH];
   }
   /** RIP goes behind the instruction. */
   advance(pc: number): void {

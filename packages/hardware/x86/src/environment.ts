@@ -35,6 +35,9 @@ export const Hook = {
 /** What `poll` found. A number from 0 to 255 is an external interrupt to deliver (already acknowledged). */
 export const Poll = { NONE: -1, STOP: -2, NMI: -3 } as const;
 
+/** `core.operandRegister` of writes to CR0 that are not MOV. */
+export const ControlSource = { CLTS: 16, LMSW: 17 } as const;
+
 /** Instructions that are left to the environment entirely, by `instruction`. */
 export type PolicyInstruction =
   | "cpuid"
@@ -99,7 +102,10 @@ export interface X86Environment {
   instruction(core: X86Core, name: PolicyInstruction): number;
   /** MOV from CR0, CR2, CR3, CR4, CR8: DONE with the value in core.value. Absent: the register file's value. */
   readControl(core: X86Core, register: number): number;
-  /** MOV to a control register, LMSW, CLTS: value in core.value. The environment stores it and flushes what must be. */
+  /**
+   * MOV to a control register, LMSW, CLTS: value in core.value. The environment stores it and flushes what must be.
+   * `core.operandRegister` is the number of the general-purpose register, or ControlSource.
+   */
   writeControl(core: X86Core, register: number): number;
   /** MOV DR is about to run (for MOV-DR exiting). */
   accessDebug(core: X86Core, register: number, write: boolean): number;
@@ -114,6 +120,11 @@ export interface X86Environment {
   poll(core: X86Core, open: boolean): number;
   /** IRET has executed: NMIs are unblocked. */
   interruptReturn(core: X86Core): void;
+  /**
+   * RIP has come from elsewhere, where it has not been before (or not lately): true if the environment wants control
+   * before the instruction there.
+   */
+  arrive?(core: X86Core): boolean;
   /** Triple fault. */
   shutdown(core: X86Core): void;
 }

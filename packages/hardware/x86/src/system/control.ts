@@ -1,7 +1,7 @@
 /** Control and debug registers, descriptor tables, FS/GS bases, XGETBV, flags. SDM vol. 2 and vol. 3A ch. 2. */
 import { CR0, CR4, RFLAGS } from "../bits.js";
 import type { X86Core } from "../core.js";
-import { Hook, type PolicyInstruction } from "../environment.js";
+import { ControlSource, Hook, type PolicyInstruction } from "../environment.js";
 import { ENGINE, Mode, RECORD, Status, Vector } from "../layout.js";
 import { REG, RegisterFile, SEG, SegmentRegister } from "../register-file.js";
 import {
@@ -55,6 +55,7 @@ const movfromcr: Operation = (core, pc) => {
   if (privileged(core)) return core.raise(Vector.GP, 0);
   const register = immediate(core, pc);
   if (register === 8 && !core.code64) return core.raise(Vector.UD);
+  core.operandRegister = fieldA(core, pc) >> 3;
   const result = core.environment.readControl(core, register);
   if (result === Hook.DONE || result === Hook.DONE_STOP) {
     writeRegister(core, fieldA(core, pc), controlBits(core), core.value);
@@ -67,10 +68,14 @@ function writeControl(core: X86Core, pc: number, register: number, value: bigint
   if (result === Hook.DONE) return register === 2 || register === 8 ? Status.NEXT : resume(core, pc);
   return hooked(core, pc, result);
 }
+/** Number of the general-purpose register that is operand 1. */
+const sourceRegister = (core: X86Core, pc: number) =>
+  (core.dv.getInt32(pc + RECORD.B, true) - core.regs.base) >> 3;
 const movtocr: Operation = (core, pc) => {
   if (privileged(core)) return core.raise(Vector.GP, 0);
   const bits = controlBits(core);
   const value = readOperand1(core, pc, bits, false);
+  core.operandRegister = sourceRegister(core, pc);
   return writeControl(core, pc, fieldA(core, pc), value);
 };
 const debugField = (n: number) => (n < 4 ? REG.DR0 + n * 8 : n === 4 || n === 6 ? REG.DR6 : REG.DR7);
@@ -89,6 +94,7 @@ function debugAccess(core: X86Core, pc: number, register: number, write: boolean
 }
 const movfromdr: Operation = (core, pc) => {
   const register = immediate(core, pc);
+  core.operandRegister = fieldA(core, pc) >> 3;
   const status = debugAccess(core, pc, register, false);
   if (status !== Status.NEXT) return status;
   writeRegister(core, fieldA(core, pc), controlBits(core), core.get64(debugField(register)));
@@ -96,6 +102,7 @@ const movfromdr: Operation = (core, pc) => {
 };
 const movtodr: Operation = (core, pc) => {
   const register = fieldA(core, pc);
+  core.operandRegister = sourceRegister(core, pc);
   const status = debugAccess(core, pc, register, true);
   if (status !== Status.NEXT) return status;
   let value = readOperand1(core, pc, controlBits(core), false);
@@ -112,6 +119,7 @@ const lmsw: Operation = (core, pc, _bits, memory) => {
   const value = readOperand0(core, pc, 16, memory);
   if (value === FAULTED) return core.status;
   const cr0 = core.get64(REG.CR0);
+  core.operandRegister = ControlSource.LMSW;
   return writeControl(core, pc, 0, (cr0 & ~14n) | (value & 15n) | (cr0 & 1n));
 };
 const smsw: Operation = (core, pc, bits, memory) => {
@@ -305,6 +313,7 @@ export const controlOperations: Record<string, Operation> = {
   smsw,
   clts: (core, pc) => {
     if (privileged(core)) return core.raise(Vector.GP, 0);
+    core.operandRegister = ControlSource.CLTS;
     return writeControl(core, pc, 0, core.get64(REG.CR0) & ~BigInt(CR0.TS));
   },
   sgdt: storeTable("sgdt", REG.GDTR_BASE, REG.GDTR_LIMIT),

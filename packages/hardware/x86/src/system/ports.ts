@@ -48,15 +48,17 @@ function shape(core: X86Core, pc: number): { bytes: number; dx: boolean; port: n
 }
 
 const input: Operation = (core, pc) => {
-  const { bytes, port } = shape(core, pc);
+  const { bytes, dx, port } = shape(core, pc);
   if (!permitted(core, port, bytes)) return core.status;
+  core.portImmediate = !dx;
   const result = core.environment.portIn(core, port, bytes, false);
   if (result === Hook.DONE || result === Hook.DONE_STOP) writeRegister(core, 0, bytes * 8, core.value);
   return hooked(core, pc, result);
 };
 const output: Operation = (core, pc) => {
-  const { bytes, port } = shape(core, pc);
+  const { bytes, dx, port } = shape(core, pc);
   if (!permitted(core, port, bytes)) return core.status;
+  core.portImmediate = !dx;
   core.value = core.get64(0) & ((1n << BigInt(bytes * 8)) - 1n);
   return hooked(core, pc, core.environment.portOut(core, port, bytes, false));
 };
@@ -73,6 +75,8 @@ const string =
     const rep = fieldA(core, pc) !== 0;
     if (!permitted(core, port, bytes)) return core.status;
     if (rep && (core.get64(8) & mask) === 0n) return Status.NEXT;
+    core.portImmediate = false;
+    core.portRepeated = rep;
     const register = isInput ? 7 : 6;
     const offset = core.get64(register * 8) & mask;
     const segment = isInput ? 0 : (misc >> Misc.SEGMENT_SHIFT) & 7;
