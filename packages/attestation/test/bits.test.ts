@@ -1,9 +1,15 @@
 /**
  * Every bit of what a quote signs or certifies counts: whichever is flipped, dcap-qvl and verifyQuote refuse.
  *
- * What is outside, measured by flipping every single bit of a version 4 quote with each verifier:
- *  - verifyQuote: nothing, save the NUL that ends the PEM chain (it may be white space) and bytes after the quote;
- *  - dcap-qvl, besides that: the reserved and descriptive fields listed in `DCAP_QVL_IGNORES` below.
+ * What is outside of it was measured by flipping every bit of a version 4 quote of 5310 bytes:
+ *  - verifyQuote accepts none of them;
+ *  - dcap-qvl accepts bits in bytes
+ *      764-765    type of the outer certification data,
+ *      1254-1255  size of the PCK chain, where the chain is cut inside its last certificate,
+ *      3123, 3125-3126  the end of the PCK certificate's base64: spare bits, padding, line break,
+ *      3152       the line break between two certificates,
+ *      from 4234  the third certificate's PEM block, when it is then no PEM block any more (the root is the
+ *                 verifier's own), and the NUL at its end.
  * Not single bits, and accepted by both: (r, n - s) in place of a signature (r, s), which ECDSA allows.
  */
 import { describe, expect, test } from "vitest";
@@ -140,4 +146,21 @@ describe("collateral with any single bit flipped", () => {
       );
     },
   );
+});
+
+describe("what nobody signed", () => {
+  const quote = platform.quote();
+  const { layout } = decodeQuote(quote);
+  const text = new TextDecoder("latin1").decode(quote);
+  test.each([
+    ["the type of the outer certification data", layout.qeCertificationHeader[0]],
+    ["a line break between two certificates", text.indexOf("-----BEGIN", layout.certification[0] + 1) - 1],
+    ["the label of the root's PEM block", text.lastIndexOf("-----BEGIN") + 7],
+    ["the NUL after the chain", quote.length - 1],
+  ])("%s: dcap-qvl does not mind, verifyQuote does", (_, at) => {
+    expect(accepts(flipped(quote, at * 8))).toEqual({ own: false, other: true });
+  });
+  test("bytes after the quote are ignored by both", () => {
+    expect(accepts(new Uint8Array([...quote, 1, 2, 3]))).toEqual({ own: true, other: true });
+  });
 });

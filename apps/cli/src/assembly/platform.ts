@@ -3,7 +3,7 @@
  * the layers is all that happens here.
  */
 import type { GuestProgram, Trace } from "@swtdx/abi";
-import { ProgramEngine, Processor } from "@swtdx/cpu";
+import { ProgramEngine, Processor, REG } from "@swtdx/cpu";
 import type { SeededRandom } from "@swtdx/crypto";
 import { LinuxHost, MAX_HOST_MEMORY } from "@swtdx/linux-host";
 import { Arena, MemoryController } from "@swtdx/mktme";
@@ -23,6 +23,8 @@ export interface Platform {
   readonly host: LinuxHost;
   /** Whether this platform made a REPORTMACSTRUCT, as its quoting enclave asks the CPU. */
   verifyReport(reportMacStruct: Uint8Array): boolean;
+  /** Instructions that guests have retired. */
+  instructions(): number;
 }
 
 const GIB = 2 ** 30;
@@ -60,5 +62,6 @@ export function powerOn(options: PlatformOptions): Platform {
   return {
     host,
     verifyReport: (mac) => host.lps[0].everifyreport2(mac) === 0,
+    instructions: () => host.lps.reduce((sum, { regs }) => sum + Number(regs.get(REG.INSTRUCTIONS)), 0),
   };
 }

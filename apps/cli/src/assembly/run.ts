@@ -130,7 +130,7 @@ export async function runMachine(
       exits: machine.exits,
       seamcalls: observer.seamcalls,
       tdcalls: observer.tdcalls,
-      instructions: Object.values(machine.exits).reduce((sum, count) => sum + count, 0),
+      instructions: platform.instructions(),
       virtualSeconds: machine.now() / 1e9,
     };
   } finally {
