@@ -12,6 +12,8 @@ import type { TdrStructure } from "./structures/tdr.js";
 export class SeamCall {
   readonly regs: RegisterFile;
   readonly locks = new HeldLocks();
+  /** Room for the caller's GPRs while a TD runs. */
+  readonly vmm = new BigUint64Array(16);
   /** The Secure EPT entry at hand, and whether this call holds its lock. */
   readonly sept = new SeptEntry();
   septLocked = false;

@@ -23,7 +23,8 @@ const VECTOR_STRIDE = 64;
 function enableXfam(lp: SeamContext, xfam: bigint): void {
   const xcr0 = xfam & XCR0_USER_BIT_MASK;
   if (lp.xgetbv() !== xcr0) lp.xsetbv(xcr0);
-  lp.wrmsr(IA32_XSS, xfam & XCR0_SUPERVISOR_BIT_MASK);
+  const xss = xfam & XCR0_SUPERVISOR_BIT_MASK;
+  if (lp.regs.get(REG.XSS) !== xss) lp.wrmsr(IA32_XSS, xss);
 }
 
 export function saveGuestExtendedState(vp: VpContext): void {

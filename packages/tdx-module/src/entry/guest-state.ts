@@ -107,41 +107,44 @@ export function saveGuestState(vp: VpContext): void {
   }
 }
 
+/** The first MSR that refused its value, or -1. */
+let failedMsr = -1;
+function loadMsr(lp: SeamContext, index: number, value: bigint): void {
+  if (readMsr(lp, index) === value) return;
+  if (lp.wrmsr(index, value).kind === "fault" && failedMsr < 0) failedMsr = index;
+}
+
 /** Loads the guest's registers from TDVPS. @returns the number of an MSR that faulted, or -1 */
 export function restoreGuestState(vp: VpContext): number {
   const { lp, regs, tdvps } = vp;
-  let failed = -1;
-  const load = (index: number, value: bigint): void => {
-    if (readMsr(lp, index) === value) return;
-    if (lp.wrmsr(index, value).kind === "fault" && failed < 0) failed = index;
-  };
+  failedMsr = -1;
   lp.read(tdvps.pa(TDVPS.GPR.offset), tdvps.keyId, registers);
   for (let i = 0; i < 16; i++) if (i !== Gpr.RSP) regs.setGpr(i, registers64[i]);
   for (let i = 0; i < 4; i++) regs.set(REG.DR0 + i * 8, registers64[DR + i]);
   regs.set(REG.DR6, registers64[DR6]);
   regs.set(REG.CR2, registers64[CR2]);
   lp.read(tdvps.pa(TDVPS.IA32_XSS.offset), tdvps.keyId, msrs);
-  load(MSR.DS_AREA, tdvps.get(TDVPS.IA32_DS_AREA));
-  if (hasLbr(vp)) load(MSR.LBR_DEPTH, msrs64[1]);
+  loadMsr(lp, MSR.DS_AREA, tdvps.get(TDVPS.IA32_DS_AREA));
+  if (hasLbr(vp)) loadMsr(lp, MSR.LBR_DEPTH, msrs64[1]);
   if (hasPerfmon(vp)) {
     for (const { first, count, at: offset } of PERFMON_MSRS)
-      for (let i = 0; i < count; i++) load(first + i, tdvps.get({ offset: offset + i * 8, size: 8 }));
+      for (let i = 0; i < count; i++) loadMsr(lp, first + i, tdvps.get({ offset: offset + i * 8, size: 8 }));
     lp.wrmsr(MSR.PERF_GLOBAL_STATUS_RESET, readMsr(lp, MSR.PERF_GLOBAL_STATUS));
     lp.wrmsr(MSR.PERF_GLOBAL_STATUS_SET, tdvps.get(TDVPS.IA32_PERF_GLOBAL_STATUS));
   }
-  if (hasFlag(vp, "waitpkg_supported")) load(MSR.UMWAIT_CONTROL, tdvps.get(TDVPS.IA32_UMWAIT_CONTROL));
-  if (hasFlag(vp, "tsx_supported")) load(MSR.TSX_CTRL, tdvps.get(TDVPS.IA32_TSX_CTRL));
+  if (hasFlag(vp, "waitpkg_supported")) loadMsr(lp, MSR.UMWAIT_CONTROL, tdvps.get(TDVPS.IA32_UMWAIT_CONTROL));
+  if (hasFlag(vp, "tsx_supported")) loadMsr(lp, MSR.TSX_CTRL, tdvps.get(TDVPS.IA32_TSX_CTRL));
   else if (vp.platform.tsxCtrl) {
     vp.vmmTsxCtrl = readMsr(lp, MSR.TSX_CTRL);
-    load(MSR.TSX_CTRL, TSX_CTRL_DISABLE);
+    loadMsr(lp, MSR.TSX_CTRL, TSX_CTRL_DISABLE);
   }
-  load(MSR.UARCH_MISC_CTL, msrs64[2]);
+  loadMsr(lp, MSR.UARCH_MISC_CTL, msrs64[2]);
   regs.set(REG.STAR, msrs64[3]);
   regs.set(REG.LSTAR, msrs64[4]);
   regs.set(REG.FMASK, msrs64[5]);
   regs.set(REG.KERNEL_GS_BASE, msrs64[6]);
   regs.set(REG.TSC_AUX, msrs64[7]);
-  return failed;
+  return failedMsr;
 }
 
 /** Control of the extended state, after that state itself. @returns the number of an MSR that faulted, or -1 */
@@ -158,31 +161,32 @@ export function restoreExtendedStateControl(vp: VpContext): number {
   return -1;
 }
 
+function scrub(lp: SeamContext, index: number, value = 0n): void {
+  if (readMsr(lp, index) !== value) lp.wrmsr(index, value);
+}
+
 /** The VMM's state: INIT values for what the guest could have left, the VMM's own where the module keeps it. */
 export function loadVmmState(vp: VpContext): void {
   const { lp, regs } = vp;
-  const scrub = (index: number, value = 0n): void => {
-    if (readMsr(lp, index) !== value) lp.wrmsr(index, value);
-  };
   regs.set(REG.CR2, 0n);
   for (let i = 0; i < 4; i++) regs.set(REG.DR0 + i * 8, 0n);
   regs.set(REG.DR6, DR6_RESET_STATE);
-  scrub(MSR.DS_AREA, vp.vmmDsArea);
+  scrub(lp, MSR.DS_AREA, vp.vmmDsArea);
   if ((vp.xfam & (3n << 17n)) !== 0n) {
-    scrub(MSR.XFD);
-    scrub(MSR.XFD_ERR);
+    scrub(lp, MSR.XFD);
+    scrub(lp, MSR.XFD_ERR);
   }
   if (hasPerfmon(vp))
     for (const { first, count, scrub: zero } of PERFMON_MSRS)
-      if (zero) for (let i = 0; i < count; i++) scrub(first + i);
-  scrub(MSR.UARCH_MISC_CTL);
-  if (vp.platform.tsxCtrl) scrub(MSR.TSX_CTRL, vp.vmmTsxCtrl);
+      if (zero) for (let i = 0; i < count; i++) scrub(lp, first + i);
+  scrub(lp, MSR.UARCH_MISC_CTL);
+  if (vp.platform.tsxCtrl) scrub(lp, MSR.TSX_CTRL, vp.vmmTsxCtrl);
   regs.set(REG.STAR, 0n);
   regs.set(REG.LSTAR, 0n);
   regs.set(REG.FMASK, IA32_FMASK_RESET_STATE);
   regs.set(REG.KERNEL_GS_BASE, 0n);
   regs.set(REG.TSC_AUX, 0n);
-  scrub(MSR.SPEC_CTRL, vp.vmmSpecCtrl);
+  scrub(lp, MSR.SPEC_CTRL, vp.vmmSpecCtrl);
 }
 
 /** Guest IA32_SPEC_CTRL_SHADOW, when the processor virtualises the MSR. */

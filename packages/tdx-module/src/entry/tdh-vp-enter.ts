@@ -46,7 +46,7 @@ export function tdhVpEnter(call: SeamCall, host: VpEnterHost): bigint {
   const association = checkAndAssociateVcpu(lp, tdcs, tdvps, false);
   if (association.status !== TDX_STATUS.TDX_SUCCESS) return association.status;
 
-  const vp = new VpContext(lp, host.guestSide, tdr, tdcs, tdvps, call.locks);
+  const vp = new VpContext(lp, host.guestSide, tdr, tdcs, tdvps, call.locks, call.vmm);
   vp.hkid = tdr.hkid;
   const refused = enterTd(vp, {
     flags,

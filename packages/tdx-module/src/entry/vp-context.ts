@@ -50,8 +50,6 @@ export interface GuestSidePlatform {
 
 export class VpContext {
   readonly regs: RegisterFile;
-  /** The caller's GPRs, to be given back at the TD exit. */
-  readonly vmm = new BigUint64Array(16);
   attributes = 0n;
   xfam = 0n;
   /** TDCS.CONFIG_FLAGS.NO_RBP_MOD. */
@@ -81,6 +79,8 @@ export class VpContext {
     readonly tdvps: TdvpsStructure,
     /** Shared locks of TDVPR and TDR, released at the TD exit. */
     readonly locks: HeldLocks,
+    /** The caller's GPRs, to be given back at the TD exit. */
+    readonly vmm = new BigUint64Array(16),
   ) {
     this.regs = lp.regs;
   }

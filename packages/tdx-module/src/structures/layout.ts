@@ -50,8 +50,11 @@ export abstract class ControlStructure {
   get(field: NarrowField): number;
   get(field: WideField): bigint;
   get(field: NarrowField | WideField): number | bigint {
-    const pa = this.pa(field.offset);
-    switch (field.size) {
+    return this.#load(field.offset, field.size);
+  }
+  #load(offset: number, size: 1 | 2 | 4 | 8): number | bigint {
+    const pa = this.pa(offset);
+    switch (size) {
       case 1:
         return this.lp.readU8(pa, this.keyId);
       case 2:
@@ -66,8 +69,11 @@ export abstract class ControlStructure {
   set(field: NarrowField, value: number): void;
   set(field: WideField, value: bigint): void;
   set(field: NarrowField | WideField, value: number | bigint): void {
-    const pa = this.pa(field.offset);
-    switch (field.size) {
+    this.#store(field.offset, field.size, value);
+  }
+  #store(offset: number, size: 1 | 2 | 4 | 8, value: number | bigint): void {
+    const pa = this.pa(offset);
+    switch (size) {
       case 1:
         this.lp.writeU8(pa, this.keyId, value as number);
         break;
@@ -97,12 +103,12 @@ export abstract class ControlStructure {
   getAt(first: NarrowField, index: number): number;
   getAt(first: WideField, index: number): bigint;
   getAt(first: NarrowField | WideField, index: number): number | bigint {
-    return this.get({ offset: first.offset + index * first.size, size: first.size } as WideField);
+    return this.#load(first.offset + index * first.size, first.size);
   }
   setAt(first: NarrowField, index: number, value: number): void;
   setAt(first: WideField, index: number, value: bigint): void;
   setAt(first: NarrowField | WideField, index: number, value: number | bigint): void {
-    this.set({ offset: first.offset + index * first.size, size: first.size } as WideField, value as bigint);
+    this.#store(first.offset + index * first.size, first.size, value);
   }
 
   getBytes(field: BytesField): Uint8Array {
