@@ -11,9 +11,22 @@ export const Phys = { OK: 0, MC: 1 } as const;
 /** Physical-address width: MAXPHYADDR, KeyID bits included (CPUID 0x80000008.EAX[7:0]). */
 export const MAXPA = 52;
 
+/** Frames whose place in the arena is remembered. */
+const REMEMBERED = 1024;
+/** Up to this many bytes are copied one by one: a view to copy from costs more. */
+const SHORT = 32;
+const KEY_IDS = 64;
+
 export class PhysicalMemory {
   readonly u8: Uint8Array;
   readonly u32: Uint32Array;
+  readonly u64: BigUint64Array;
+  /** Where frames are, by the low bits of their number: frame and KeyID as one number (-1: none), and the offset. */
+  readonly #readable = new Int32Array(REMEMBERED).fill(-1);
+  readonly #writable = new Int32Array(REMEMBERED).fill(-1);
+  readonly #readOffset = new Float64Array(REMEMBERED);
+  readonly #writeOffset = new Float64Array(REMEMBERED);
+  readonly #frames: number;
   /** KeyID bits at the top of a physical address: IA32_TME_ACTIVATE.MK_TME_KEYID_BITS. 0: MKTME is off. */
   keyIdBits = 0;
   /** The first physical-address bit that is a KeyID bit, as a power of two. */
@@ -42,6 +55,13 @@ export class PhysicalMemory {
   ) {
     this.u8 = new Uint8Array(arena.memory.buffer);
     this.u32 = new Uint32Array(arena.memory.buffer);
+    this.u64 = new BigUint64Array(arena.memory.buffer);
+    this.#frames = memory.dramBytes / 4096;
+    memory.onFrameChange((frame) => {
+      const slot = frame & (REMEMBERED - 1);
+      if (Math.floor(this.#readable[slot] / KEY_IDS) === frame) this.#readable[slot] = -1;
+      if (Math.floor(this.#writable[slot] / KEY_IDS) === frame) this.#writable[slot] = -1;
+    });
   }
 
   /** Takes a physical address with KeyID bits apart, into `hpa` and `keyId`. */
@@ -63,17 +83,45 @@ export class PhysicalMemory {
   /** Arena offset of a frame for reads under a key, or -1. `seam`: the access is one of SEAM root mode. */
   frameForRead(frame: number, keyId: number, seam: boolean): number {
     if (!seam && this.inSeam(frame)) return -1;
-    if (frame * 4096 >= this.memory.dramBytes) return -1;
-    return this.memory.frameForRead(frame as Pfn, keyId as KeyId);
+    if (frame >= this.#frames) return -1;
+    const slot = frame & (REMEMBERED - 1);
+    const tag = frame * KEY_IDS + keyId;
+    if (this.#readable[slot] === tag) return this.#readOffset[slot];
+    const offset = this.memory.frameForRead(frame as Pfn, keyId as KeyId);
+    if (offset >= 0 && keyId < KEY_IDS) {
+      this.#readable[slot] = tag;
+      this.#readOffset[slot] = offset;
+    }
+    return offset;
   }
   frameForWrite(frame: number, keyId: number, seam: boolean): number {
     if (!seam && this.inSeam(frame)) return -1;
-    if (frame * 4096 >= this.memory.dramBytes) return -1;
-    return this.memory.frameForWrite(frame as Pfn, keyId as KeyId);
+    if (frame >= this.#frames) return -1;
+    const slot = frame & (REMEMBERED - 1);
+    const tag = frame * KEY_IDS + keyId;
+    if (this.#writable[slot] === tag) return this.#writeOffset[slot];
+    const offset = this.memory.frameForWrite(frame as Pfn, keyId as KeyId);
+    if (offset >= 0 && keyId < KEY_IDS) {
+      this.#writable[slot] = tag;
+      this.#writeOffset[slot] = offset;
+    }
+    return offset;
   }
 
   /** Reads bytes within one page. Outside SEAM, the SEAM range is an abort page: all ones. */
   read(hpa: number, keyId: number, target: Uint8Array, seam: boolean): number {
+    const { length } = target;
+    const frame = Math.floor(hpa / 4096);
+    const inPage = hpa - frame * 4096;
+    if (inPage + length <= 4096) {
+      const base = this.frameForRead(frame, keyId, seam);
+      if (base >= 0) {
+        const at = base + inPage;
+        if (length <= SHORT) for (let i = 0; i < length; i++) target[i] = this.u8[at + i];
+        else target.set(this.u8.subarray(at, at + length));
+        return Phys.OK;
+      }
+    }
     if ((!seam && this.inSeam(Math.floor(hpa / 4096))) || hpa + target.length > this.memory.dramBytes) {
       target.fill(0xff);
       return Phys.OK;
@@ -84,6 +132,18 @@ export class PhysicalMemory {
   }
   /** Writes bytes within one page. */
   write(hpa: number, keyId: number, source: Uint8Array, seam: boolean): number {
+    const { length } = source;
+    const frame = Math.floor(hpa / 4096);
+    const inPage = hpa - frame * 4096;
+    if (inPage + length <= 4096) {
+      const base = this.frameForWrite(frame, keyId, seam);
+      if (base >= 0) {
+        const at = base + inPage;
+        if (length <= SHORT) for (let i = 0; i < length; i++) this.u8[at + i] = source[i];
+        else this.u8.set(source, at);
+        return Phys.OK;
+      }
+    }
     if ((!seam && this.inSeam(Math.floor(hpa / 4096))) || hpa + source.length > this.memory.dramBytes)
       return Phys.OK;
     if (this.memory.write(hpa as Hpa, keyId as KeyId, source) === 0) return Phys.OK;

@@ -19,21 +19,21 @@ import {
   PROC3,
   type AllowedControls,
 } from "./controls.js";
-import { VMCS } from "./fields.js";
+import { FIELD_INDEX, fieldType, VMCS } from "./fields.js";
 import type { Vmcs } from "./vmcs.js";
 
 /** What checks look at. */
 export interface CheckContext {
-  readonly v: Vmcs;
+  v: Vmcs;
   readonly phys: PhysicalMemory;
   /** Entry from SEAM root mode. */
-  readonly seam: boolean;
-  readonly pin: number;
-  readonly proc: number;
-  readonly proc2: number;
-  readonly proc3: number;
-  readonly exit: number;
-  readonly entry: number;
+  seam: boolean;
+  pin: number;
+  proc: number;
+  proc2: number;
+  proc3: number;
+  exit: number;
+  entry: number;
 }
 export interface Check {
   readonly what: string;
@@ -274,7 +274,8 @@ const v86 = (c: CheckContext): boolean => (c.v.lo(VMCS.GUEST_RFLAGS) & 0x20000) 
 const granularityMatches = (rights: number, size: number): boolean =>
   ((rights & 0x8000) === 0 || (size & 0xfff) === 0xfff) && ((rights & 0x8000) !== 0 || size >>> 20 === 0);
 
-export const GUEST_CHECKS: readonly Check[] = [
+/** Checks on guest state that hardly changes from exit to entry: see `guestStateSettled`. */
+export const SETTLED_GUEST_CHECKS: readonly Check[] = [
   {
     what: "guest CR0",
     holds: (c) => cr0Valid(c, VMCS.GUEST_CR0, (c.proc2 & PROC2.UNRESTRICTED_GUEST) !== 0),
@@ -406,6 +407,10 @@ export const GUEST_CHECKS: readonly Check[] = [
       c.v.lo(VMCS.GUEST_GDTR_LIMIT) <= 0xffff &&
       c.v.lo(VMCS.GUEST_IDTR_LIMIT) <= 0xffff,
   },
+];
+
+/** Checks on guest state that instructions, exits and injection change: made at every entry. */
+export const GUEST_CHECKS: readonly Check[] = [
   {
     what: "guest RIP",
     holds: (c) => {
@@ -460,6 +465,42 @@ export const GUEST_CHECKS: readonly Check[] = [
       c.v.lo(VMCS.VMCS_LINK_POINTER) === 0xffffffff && c.v.hi(VMCS.VMCS_LINK_POINTER) === 0xffffffff,
   },
 ];
+
+/** Fields of guest state that only GUEST_CHECKS look at, or none. */
+const CHANGING: readonly number[] = [
+  VMCS.GUEST_RIP,
+  VMCS.GUEST_RSP,
+  VMCS.GUEST_RFLAGS,
+  VMCS.GUEST_INTERRUPTIBILITY_INFO,
+  VMCS.GUEST_ACTIVITY_STATE,
+  VMCS.GUEST_PENDING_DBG_EXCEPTIONS,
+  VMCS.GUEST_INTR_STATUS,
+  VMCS.VMX_PREEMPTION_TIMER_VALUE,
+];
+/** Words of the VMCS that SETTLED_GUEST_CHECKS depend on, besides virtual-8086 mode: guest state and controls. */
+const SETTLED_WORDS = Uint16Array.from(
+  [
+    VMCS.VM_ENTRY_CONTROLS,
+    VMCS.CPU_BASED_VM_EXEC_CONTROL,
+    VMCS.SECONDARY_VM_EXEC_CONTROL,
+    ...Object.values(VMCS).filter((field) => fieldType(field) === 2 && !CHANGING.includes(field)),
+  ].flatMap((field) => [FIELD_INDEX[field] * 2, FIELD_INDEX[field] * 2 + 1]),
+);
+
+/** Whether all that SETTLED_GUEST_CHECKS depend on is as at the last entry from this VMCS that passed them. */
+export function guestStateSettled({ v }: CheckContext): boolean {
+  const { data, guestChecked } = v;
+  if (guestChecked === null || (v.lo(VMCS.GUEST_RFLAGS) & 0x20000) !== 0) return false;
+  for (let i = 0; i < SETTLED_WORDS.length; i++)
+    if (guestChecked[i] !== data[SETTLED_WORDS[i]]) return false;
+  return true;
+}
+/** They passed. */
+export function settleGuestState({ v }: CheckContext): void {
+  if ((v.lo(VMCS.GUEST_RFLAGS) & 0x20000) !== 0) return;
+  const words = (v.guestChecked ??= new Uint32Array(SETTLED_WORDS.length));
+  for (let i = 0; i < SETTLED_WORDS.length; i++) words[i] = v.data[SETTLED_WORDS[i]];
+}
 
 /** The first check that does not hold, or null. */
 export function firstFailed(checks: readonly Check[], c: CheckContext): Check | null {

@@ -50,6 +50,9 @@ export class Vmx {
   entryFailure = "";
   #released: Vmcs | null = null;
   readonly #exit = { kind: "exit" as const, reason: 0 };
+  readonly #failed = (what: string): void => {
+    this.entryFailure = what;
+  };
 
   constructor(private readonly lp: VmxOwner) {}
 
@@ -102,7 +105,8 @@ export class Vmx {
   release(seam: boolean): void {
     const { current } = this;
     this.current = null;
-    if (!current) return;
+    // The SEAM transfer VMCS has no region.
+    if (!current || current.pa < 0) return;
     current.store(this.lp.phys, seam);
     this.#released = current;
   }
@@ -210,12 +214,9 @@ export class Vmx {
     if (launch && v.launched) return this.fail(VmxError.VMLAUNCH_NOT_CLEAR);
     if (!launch && !v.launched) return this.fail(VmxError.VMRESUME_NOT_LAUNCHED);
     const c = checkContext(v, lp.phys, seam);
-    const failed = (what: string): void => {
-      this.entryFailure = what;
-    };
-    const error = checkControlsAndHost(c, failed);
+    const error = checkControlsAndHost(c, this.#failed);
     if (error !== 0) return this.fail(error);
-    const qualification = checkGuest(c, failed);
+    const qualification = checkGuest(c, this.#failed);
     if (qualification >= 0) return this.#entryFailed(v, ExitReason.INVALID_GUEST_STATE, qualification, seam);
     const entry = loadGuest(lp, c);
     if (entry !== 0) return this.#entryFailed(v, ExitReason.MSR_LOADING, entry, seam);

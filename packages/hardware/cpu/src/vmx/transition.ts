@@ -12,11 +12,15 @@ import {
   CONTROL_CHECKS,
   firstFailed,
   GUEST_CHECKS,
+  guestStateSettled,
   HOST_CHECKS,
   injectionValid,
+  SETTLED_GUEST_CHECKS,
+  settleGuestState,
+  type Check,
   type CheckContext,
 } from "./entry-checks.js";
-import { VMCS } from "./fields.js";
+import { FIELD_INDEX, VMCS } from "./fields.js";
 import type { Vmcs } from "./vmcs.js";
 import type { EptRoot } from "../memory/ept.js";
 
@@ -54,6 +58,43 @@ const GUEST_MSRS: readonly { field: number; msr: number; load: number; save: num
   { field: VMCS.GUEST_S_CET, msr: 0x6a2, load: ENTRY.LOAD_CET, save: -1 },
   { field: VMCS.GUEST_INTR_SSP_TABLE, msr: 0x6a8, load: ENTRY.LOAD_CET, save: -1 },
 ];
+
+/**
+ * The words of guest state that VM entries load and VM exits save as they are: by number in the VMCS's data, and in the
+ * register file.
+ */
+const GUEST_WORDS: readonly (readonly [number, number])[] = [
+  ...GUEST_REGISTERS.flatMap(([field, register]) => both(field, register)),
+  [low(VMCS.GUEST_GDTR_LIMIT), REG.GDTR_LIMIT / 4],
+  [low(VMCS.GUEST_IDTR_LIMIT), REG.IDTR_LIMIT / 4],
+  [low(VMCS.GUEST_SYSENTER_CS), REG.SYSENTER_CS / 4],
+  [low(VMCS.GUEST_INTERRUPTIBILITY_INFO), REG.INTERRUPTIBILITY / 4],
+  [low(VMCS.GUEST_ACTIVITY_STATE), REG.ACTIVITY / 4],
+  ...Array.from({ length: 8 }, (_, i): [number, number][] => {
+    const at = RegisterFile.segment(i);
+    return [
+      [low(VMCS.GUEST_ES_SELECTOR + 2 * i), (at + SEG.SELECTOR) / 4],
+      [low(VMCS.GUEST_ES_LIMIT + 2 * i), (at + SEG.LIMIT) / 4],
+      [low(VMCS.GUEST_ES_AR_BYTES + 2 * i), (at + SEG.AR) / 4],
+      ...both(VMCS.GUEST_ES_BASE + 2 * i, at + SEG.BASE),
+    ];
+  }).flat(),
+];
+const GUEST_FIELD_WORDS = Uint16Array.from(GUEST_WORDS, ([field]) => field);
+const GUEST_REGISTER_WORDS = Uint16Array.from(GUEST_WORDS, ([, register]) => register);
+const SELECTOR_WORDS = Uint16Array.from({ length: 8 }, (_, i) => low(VMCS.GUEST_ES_SELECTOR + 2 * i));
+
+/** Number of a field's low word in the VMCS's data. */
+function low(field: number): number {
+  return FIELD_INDEX[field] * 2;
+}
+/** Both words of a field and of its register. */
+function both(field: number, register: number): [number, number][] {
+  return [
+    [low(field), register / 4],
+    [low(field) + 1, register / 4 + 1],
+  ];
+}
 
 export interface TransitionContext {
   readonly regs: RegisterFile;
@@ -99,7 +140,12 @@ export function checkControlsAndHost(c: CheckContext, failed: (what: string) => 
 
 /** Checks guest state. @returns exit qualification of the failure, or -1 when it is valid */
 export function checkGuest(c: CheckContext, failed: (what: string) => void): number {
-  const check = firstFailed(GUEST_CHECKS, c);
+  let check: Check | null = null;
+  if (!guestStateSettled(c)) {
+    check = firstFailed(SETTLED_GUEST_CHECKS, c);
+    if (!check) settleGuestState(c);
+  }
+  check ??= firstFailed(GUEST_CHECKS, c);
   if (!check) return -1;
   failed(check.what);
   return check.what === "VMCS link pointer" ? 4 : 0;
@@ -127,23 +173,13 @@ function eptRoot(phys: PhysicalMemory, v: Vmcs, field: number, tdHkid: number, p
 export function loadGuest(t: TransitionContext, c: CheckContext): number {
   const { regs, guest, msrs, phys } = t;
   const { v } = c;
-  for (const [field, register] of GUEST_REGISTERS) {
-    regs.set32(register, v.lo(field));
-    regs.set32(register + 4, v.hi(field));
-  }
+  const { u32 } = regs;
+  const { data } = v;
+  for (let i = 0; i < GUEST_FIELD_WORDS.length; i++) u32[GUEST_REGISTER_WORDS[i]] = data[GUEST_FIELD_WORDS[i]];
+  u32[REG.SYSENTER_CS / 4 + 1] = 0;
+  for (let i = 0; i < 8; i++) u32[(RegisterFile.segment(i) + SEG.SELECTOR) / 4] &= 0xffff;
   // CR0: ET, NW, CD and the reserved bits keep their values; ET reads as 1.
   regs.set32(REG.CR0, (v.lo(VMCS.GUEST_CR0) | 0x10) >>> 0);
-  regs.set32(REG.GDTR_LIMIT, v.lo(VMCS.GUEST_GDTR_LIMIT));
-  regs.set32(REG.IDTR_LIMIT, v.lo(VMCS.GUEST_IDTR_LIMIT));
-  regs.set(REG.SYSENTER_CS, BigInt(v.lo(VMCS.GUEST_SYSENTER_CS)));
-  for (let i = 0; i < 8; i++) {
-    const at = RegisterFile.segment(i);
-    regs.set32(at + SEG.SELECTOR, v.lo(VMCS.GUEST_ES_SELECTOR + 2 * i) & 0xffff);
-    regs.set32(at + SEG.LIMIT, v.lo(VMCS.GUEST_ES_LIMIT + 2 * i));
-    regs.set32(at + SEG.AR, v.lo(VMCS.GUEST_ES_AR_BYTES + 2 * i));
-    regs.set32(at + SEG.BASE, v.lo(VMCS.GUEST_ES_BASE + 2 * i));
-    regs.set32(at + SEG.BASE + 4, v.hi(VMCS.GUEST_ES_BASE + 2 * i));
-  }
   if ((c.entry & ENTRY.LOAD_DEBUG_CONTROLS) !== 0)
     regs.set(REG.DR7, (v.get(VMCS.GUEST_DR7) & 0xffff2fffn) | 0x400n);
   if ((c.entry & ENTRY.LOAD_PAT) !== 0) regs.set(REG.PAT, v.get(VMCS.GUEST_IA32_PAT));
@@ -154,9 +190,10 @@ export function loadGuest(t: TransitionContext, c: CheckContext): number {
     const paging = (v.lo(VMCS.GUEST_CR0) & 0x80000000) !== 0;
     regs.set(REG.EFER, ia32e ? efer | 0x500n : paging ? efer & ~0x500n : efer & ~0x400n);
   }
-  for (const { field, msr, load } of GUEST_MSRS) if ((c.entry & load) !== 0) msrs.setRaw(msr, v.get(field));
-  regs.set32(REG.INTERRUPTIBILITY, v.lo(VMCS.GUEST_INTERRUPTIBILITY_INFO));
-  regs.set32(REG.ACTIVITY, v.lo(VMCS.GUEST_ACTIVITY_STATE));
+  for (let i = 0; i < GUEST_MSRS.length; i++) {
+    const one = GUEST_MSRS[i];
+    if ((c.entry & one.load) !== 0) msrs.setRaw(one.msr, v.get(one.field));
+  }
 
   // Paging: tags, EPT, PDPTEs.
   const useEpt = (c.proc2 & PROC2.ENABLE_EPT) !== 0;
@@ -245,25 +282,17 @@ export function injectEvent(t: TransitionContext, v: Vmcs): Step {
 export function saveGuest(t: TransitionContext, v: Vmcs): void {
   const { regs, guest, msrs } = t;
   const exit = v.lo(VMCS.VM_EXIT_CONTROLS);
-  for (const [field, register] of GUEST_REGISTERS)
-    v.set(field, regs.get32(register), regs.get32(register + 4));
-  v.set(VMCS.GUEST_GDTR_LIMIT, regs.get32(REG.GDTR_LIMIT));
-  v.set(VMCS.GUEST_IDTR_LIMIT, regs.get32(REG.IDTR_LIMIT));
-  v.set(VMCS.GUEST_SYSENTER_CS, regs.get32(REG.SYSENTER_CS));
-  for (let i = 0; i < 8; i++) {
-    const at = RegisterFile.segment(i);
-    v.set(VMCS.GUEST_ES_SELECTOR + 2 * i, regs.get32(at + SEG.SELECTOR) & 0xffff);
-    v.set(VMCS.GUEST_ES_LIMIT + 2 * i, regs.get32(at + SEG.LIMIT));
-    v.set(VMCS.GUEST_ES_AR_BYTES + 2 * i, regs.get32(at + SEG.AR));
-    v.set(VMCS.GUEST_ES_BASE + 2 * i, regs.get32(at + SEG.BASE), regs.get32(at + SEG.BASE + 4));
-  }
+  const { u32 } = regs;
+  const { data } = v;
+  for (let i = 0; i < GUEST_FIELD_WORDS.length; i++) data[GUEST_FIELD_WORDS[i]] = u32[GUEST_REGISTER_WORDS[i]];
+  for (let i = 0; i < SELECTOR_WORDS.length; i++) data[SELECTOR_WORDS[i]] &= 0xffff;
   if ((exit & EXIT.SAVE_DEBUG_CONTROLS) !== 0) v.put(VMCS.GUEST_DR7, regs.get(REG.DR7));
   if ((exit & EXIT.SAVE_PAT) !== 0) v.put(VMCS.GUEST_IA32_PAT, regs.get(REG.PAT));
   if ((exit & EXIT.SAVE_EFER) !== 0) v.put(VMCS.GUEST_IA32_EFER, regs.get(REG.EFER));
-  for (const { field, msr, save } of GUEST_MSRS)
-    if (save < 0 || (exit & save) !== 0) v.put(field, msrs.raw(msr));
-  v.set(VMCS.GUEST_INTERRUPTIBILITY_INFO, regs.get32(REG.INTERRUPTIBILITY));
-  v.set(VMCS.GUEST_ACTIVITY_STATE, regs.get32(REG.ACTIVITY));
+  for (let i = 0; i < GUEST_MSRS.length; i++) {
+    const one = GUEST_MSRS[i];
+    if (one.save < 0 || (exit & one.save) !== 0) v.put(one.field, msrs.raw(one.msr));
+  }
   v.set(VMCS.GUEST_PENDING_DBG_EXCEPTIONS, 0, 0);
   // "IA-32e mode guest" follows EFER.LMA (IA32_VMX_MISC[5]).
   const entry = v.lo(VMCS.VM_ENTRY_CONTROLS);
@@ -280,25 +309,45 @@ export function saveGuest(t: TransitionContext, v: Vmcs): void {
   v.set(VMCS.VM_ENTRY_INTR_INFO_FIELD, v.lo(VMCS.VM_ENTRY_INTR_INFO_FIELD) & 0x7fffffff);
 }
 
+/** The 64-bit registers that every VM exit loads. */
+const HOST_WORDS: readonly (readonly [number, number])[] = [
+  ...both(VMCS.HOST_CR0, REG.CR0),
+  ...both(VMCS.HOST_CR3, REG.CR3),
+  ...both(VMCS.HOST_CR4, REG.CR4),
+  ...both(VMCS.HOST_RSP, REG.GPR + 4 * 8),
+  ...both(VMCS.HOST_RIP, REG.RIP),
+  ...both(VMCS.HOST_IA32_SYSENTER_ESP, REG.SYSENTER_ESP),
+  ...both(VMCS.HOST_IA32_SYSENTER_EIP, REG.SYSENTER_EIP),
+  ...both(VMCS.HOST_GDTR_BASE, REG.GDTR_BASE),
+  ...both(VMCS.HOST_IDTR_BASE, REG.IDTR_BASE),
+];
+const HOST_FIELD_WORDS = Uint16Array.from(HOST_WORDS, ([field]) => field);
+const HOST_REGISTER_WORDS = Uint16Array.from(HOST_WORDS, ([, register]) => register);
+/** Segment registers after a VM exit: selector's field, access rights and limit. */
+const HOST_SEGMENTS: readonly { segment: number; field: number; rights: number; limit: number }[] = [
+  { segment: SegmentRegister.ES, field: VMCS.HOST_ES_SELECTOR, rights: 0xc093, limit: 0xffffffff },
+  { segment: SegmentRegister.CS, field: VMCS.HOST_CS_SELECTOR, rights: 0xa09b, limit: 0xffffffff },
+  { segment: SegmentRegister.SS, field: VMCS.HOST_SS_SELECTOR, rights: 0xc093, limit: 0xffffffff },
+  { segment: SegmentRegister.DS, field: VMCS.HOST_DS_SELECTOR, rights: 0xc093, limit: 0xffffffff },
+  { segment: SegmentRegister.FS, field: VMCS.HOST_FS_SELECTOR, rights: 0xc093, limit: 0xffffffff },
+  { segment: SegmentRegister.GS, field: VMCS.HOST_GS_SELECTOR, rights: 0xc093, limit: 0xffffffff },
+  { segment: SegmentRegister.TR, field: VMCS.HOST_TR_SELECTOR, rights: 0x8b, limit: 0x67 },
+];
+
 /** Loads host state. @returns false for a VMX abort (an MSR area that cannot be processed) */
 export function loadHost(t: TransitionContext, v: Vmcs, storeGuestMsrs: boolean, seam: boolean): boolean {
   const { regs, msrs } = t;
   const exit = v.lo(VMCS.VM_EXIT_CONTROLS);
   if (storeGuestMsrs && !storeMsrs(t, v, seam)) return false;
-  regs.set(REG.CR0, v.get(VMCS.HOST_CR0));
-  regs.set(REG.CR3, v.get(VMCS.HOST_CR3));
-  regs.set(REG.CR4, v.get(VMCS.HOST_CR4));
-  regs.set(REG.GPR + 4 * 8, v.get(VMCS.HOST_RSP));
-  regs.set(REG.RIP, v.get(VMCS.HOST_RIP));
+  const { u32 } = regs;
+  const { data } = v;
+  for (let i = 0; i < HOST_FIELD_WORDS.length; i++) u32[HOST_REGISTER_WORDS[i]] = data[HOST_FIELD_WORDS[i]];
   regs.set(REG.RFLAGS, 2n);
   regs.set(REG.DR7, 0x400n);
   msrs.setRaw(0x1d9, 0n);
-  regs.set(REG.SYSENTER_CS, BigInt(v.lo(VMCS.HOST_IA32_SYSENTER_CS)));
-  regs.set(REG.SYSENTER_ESP, v.get(VMCS.HOST_IA32_SYSENTER_ESP));
-  regs.set(REG.SYSENTER_EIP, v.get(VMCS.HOST_IA32_SYSENTER_EIP));
-  regs.set(REG.GDTR_BASE, v.get(VMCS.HOST_GDTR_BASE));
+  regs.set32(REG.SYSENTER_CS, v.lo(VMCS.HOST_IA32_SYSENTER_CS));
+  regs.set32(REG.SYSENTER_CS + 4, 0);
   regs.set32(REG.GDTR_LIMIT, 0xffff);
-  regs.set(REG.IDTR_BASE, v.get(VMCS.HOST_IDTR_BASE));
   regs.set32(REG.IDTR_LIMIT, 0xffff);
   if ((exit & EXIT.LOAD_PAT) !== 0) regs.set(REG.PAT, v.get(VMCS.HOST_IA32_PAT));
   if ((exit & EXIT.LOAD_EFER) !== 0) regs.set(REG.EFER, v.get(VMCS.HOST_IA32_EFER));
@@ -311,21 +360,13 @@ export function loadHost(t: TransitionContext, v: Vmcs, storeGuestMsrs: boolean,
     msrs.setRaw(0x6a2, v.get(VMCS.HOST_S_CET));
     msrs.setRaw(0x6a8, v.get(VMCS.HOST_INTR_SSP_TABLE));
   }
-  const selectors = [
-    [SegmentRegister.ES, VMCS.HOST_ES_SELECTOR, 0xc093],
-    [SegmentRegister.CS, VMCS.HOST_CS_SELECTOR, 0xa09b],
-    [SegmentRegister.SS, VMCS.HOST_SS_SELECTOR, 0xc093],
-    [SegmentRegister.DS, VMCS.HOST_DS_SELECTOR, 0xc093],
-    [SegmentRegister.FS, VMCS.HOST_FS_SELECTOR, 0xc093],
-    [SegmentRegister.GS, VMCS.HOST_GS_SELECTOR, 0xc093],
-    [SegmentRegister.TR, VMCS.HOST_TR_SELECTOR, 0x8b],
-  ] as const;
-  for (const [segment, field, rights] of selectors) {
+  for (let i = 0; i < HOST_SEGMENTS.length; i++) {
+    const { segment, field, rights, limit } = HOST_SEGMENTS[i];
     const at = RegisterFile.segment(segment);
     const selector = v.lo(field);
     regs.set32(at + SEG.SELECTOR, selector);
     regs.set32(at + SEG.AR, selector === 0 ? 0x10000 : rights);
-    regs.set32(at + SEG.LIMIT, segment === SegmentRegister.TR ? 0x67 : 0xffffffff);
+    regs.set32(at + SEG.LIMIT, limit);
     regs.set(at + SEG.BASE, 0n);
   }
   regs.set(RegisterFile.segment(SegmentRegister.FS) + SEG.BASE, v.get(VMCS.HOST_FS_BASE));

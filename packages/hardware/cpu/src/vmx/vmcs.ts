@@ -28,6 +28,8 @@ export class Vmcs {
    * the same. (What the checks depend on besides, the KeyID partition, is locked by then.)
    */
   checked = false;
+  /** The words that checks on guest state depend on, at the last VM entry that passed them: see entry-checks.ts. */
+  guestChecked: Uint32Array | null = null;
   readonly #bytes = new Uint8Array(USED_SIZE);
   readonly #words = new Uint32Array(this.#bytes.buffer);
   /** Launch state and fields: what VMCLEAR writes. */
