@@ -1,5 +1,5 @@
 /** TDH.SYS.TDMR.INIT: the PAMT of the next 4 MiB of a TDMR. Source: intel/tdx-module tdh_sys_tdmr_init.c, pamt_manager.c (pamt_init). */
-import { type Hpa, type KeyId, TDX_STATUS, withOperand } from "@swtdx/abi";
+import { type Hpa, type KeyId, PAGE_SIZE, TDX_STATUS, withOperand } from "@swtdx/abi";
 import type { SeamContext } from "@swtdx/cpu";
 import type { SeamcallHandler } from "../call.js";
 import {
@@ -29,14 +29,14 @@ function initEntries(lp: SeamContext, tdmr: TdmrEntry, key: KeyId): void {
       ? PageType.PT_RSVD
       : PageType.PT_NDA;
   lp.write(pamtEntryPa(tdmr, start, Level.PT_4KB), key, chunk);
-  // 2M entries come two at a time; their line is written whole when it begins.
+  // 2M entries come two at a time; their page is written whole when it begins.
   for (let at = start; at < start + COUNT * 4096; at += MIB2)
     initNode(lp, pamtEntryPa(tdmr, at, Level.PT_2MB), key);
   if (start % GIB === 0) initNode(lp, pamtEntryPa(tdmr, start, Level.PT_1GB), key);
 }
 
 function initNode(lp: SeamContext, entry: Hpa, key: KeyId): void {
-  if (entry % 64 === 0) lp.zero(entry, key, 64);
+  if (entry % PAGE_SIZE === 0) lp.zero(entry, key, PAGE_SIZE);
   lp.writeU8((entry + PAMT.PT) as Hpa, key, PageType.PT_NDA);
 }
 
