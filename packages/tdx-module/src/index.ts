@@ -13,8 +13,9 @@ export {
   buildModuleImage,
   buildSeamldrAcm,
   type ModuleImage,
-  SEAM_SIGSTRUCT,
+  type ModuleOptions,
 } from "./seamldr/module-image.js";
+export { SEAM_SIGSTRUCT, type SeamSigstruct } from "./seamldr/sigstruct.js";
 export type { Cmr, PlatformInfo } from "./seamldr/sysinfo-table.js";
 export { MODULE_VERSION } from "./version.js";
 
