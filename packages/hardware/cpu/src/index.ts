@@ -17,3 +17,4 @@ export { VMCS, type VmcsFieldName } from "./vmx/fields.js";
 export { ENTRY, EXIT, ExitReason, PIN, PROC, PROC2, PROC3, VmxError } from "./vmx/controls.js";
 export { VMCS_REGION_SIZE, VMCS_REVISION } from "./vmx/vmcs.js";
 export { ProgramEngine } from "./engine/program-engine.js";
+export { X86Engine, type X86EngineOptions } from "./engine/x86-engine.js";

@@ -27,6 +27,9 @@ import { Vmx, type VmxOwner } from "./vmx/instructions.js";
 
 /** No engine takes the code at RIP, and the guest cannot even get #UD. */
 const ZERO_PAGE = new Uint8Array(4096);
+/** RFLAGS.CF after SEAMCALL: clear, and set for VMfailInvalid. */
+const SEAMCALL_DONE: SeamcallOutcome = { kind: "ok", cf: false };
+const SEAMCALL_FAILED: SeamcallOutcome = { kind: "ok", cf: true };
 
 export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestServices, VmxOwner {
   readonly regs: RegisterFile;
@@ -47,7 +50,7 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
   #shutdown: string | null = null;
   #inGuest = false;
   readonly #seamContext: SeamRootContext;
-  readonly #transfer = new TransferVmcs();
+  readonly #transfer: TransferVmcs;
   readonly #line = new Uint8Array(8);
   readonly #lineView = new DataView(this.#line.buffer);
 
@@ -68,6 +71,7 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
     this.guest = new Guest(this.regs, this.phys, this);
     this.vmx = new Vmx(this);
     this.#seamContext = new SeamRootContext(this);
+    this.#transfer = new TransferVmcs(this.regs);
     this.reset();
   }
   get processor(): ProcessorUnit {
@@ -362,17 +366,17 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
 
   seamcall(): SeamcallOutcome {
     // Order of the checks: TDX Module Architecture Specification, SEAMCALL.
-    if (this.#shutdown !== null) return { kind: "ok", cf: true };
+    if (this.#shutdown !== null) return SEAMCALL_FAILED;
     if (!this.vmx.on || this.#seam !== null || (this.regs.get32(REG.EFER) & 0x400) === 0) return UD;
     const { unit } = this;
     if (unit.seamRange.size === 0) return GP0;
-    const pSeamldr = this.regs.gpr(Gpr.RAX) >> 63n === 1n;
+    const pSeamldr = this.regs.get32(REG.GPR + Gpr.RAX * 8 + 4) >>> 31 === 1;
     const extend = unit.reports.extend;
-    if (pSeamldr ? !extend.pSeamldrReady : !extend.seamReady) return { kind: "ok", cf: true };
+    if (pSeamldr ? !extend.pSeamldrReady : !extend.seamReady) return SEAMCALL_FAILED;
     const firmware = unit.seamFirmware(pSeamldr);
-    if (!firmware) return { kind: "ok", cf: true };
+    if (!firmware) return SEAMCALL_FAILED;
     // One logical processor at a time is in P-SEAMLDR; host calls run to completion, so it is never busy.
-    this.#transfer.enter(this.regs, this.vmx);
+    this.#transfer.enter(this.vmx);
     const context = this.#seamContext;
     this.#seam = context;
     context.pSeamldr = pSeamldr;
@@ -387,10 +391,10 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
       context.failed = true;
     } finally {
       if (this.vmx.current !== this.#transfer) this.vmx.release(true);
-      this.#transfer.leave(this.regs, this.vmx);
+      this.#transfer.leave(this.vmx);
       this.#seam = null;
     }
-    return { kind: "ok", cf: context.failed };
+    return context.failed ? SEAMCALL_FAILED : SEAMCALL_DONE;
   }
   enteraccs(acm: Uint8Array): { kind: "ok" } | { kind: "error"; reason: string } | Fault {
     return this.unit.loadPSeamldr(acm);

@@ -1,5 +1,6 @@
 /** A package (socket): its logical processors and what they share: MSRs of package scope, SEAM, keys, engines. */
 import { Trace, type Hpa } from "@swtdx/abi";
+import type { CodeFrames } from "@swtdx/x86";
 import type { ExecutionEngine, GuestContext, MemoryInstruction } from "./interface/engine.js";
 import type { Fault } from "./interface/outcome.js";
 import type {
@@ -63,9 +64,15 @@ export class ProcessorUnit implements ProcessorInterface {
     this.#engines = options.engines ?? [];
     for (let i = 0; i < lps; i++) this.lps.push(new LogicalProcessorUnit(this, i));
     options.memory.onFrameChange((frame) => {
-      for (const lp of this.lps) if (lp.guest.tlb.frameChanged(frame)) lp.guest.flushed(-1, -1);
+      this.phys.contentChanged(frame);
+      for (const lp of this.lps)
+        if (lp.guest.tlb.frameChanged(frame) || lp.guest.engineUses(frame)) lp.guest.flushed(-1, -1);
     });
-    for (const engine of this.#engines) for (const lp of this.lps) engine.attach?.(lp.guest);
+    this.code.addUser({
+      dropCode: () => undefined,
+      protectFrame: (frame) => this.lps.forEach((lp) => lp.guest.tlb.protect(frame * 4096)),
+    });
+    for (const engine of this.#engines) for (const lp of this.lps) engine.attach?.(lp.guest, this);
   }
 
   reset(): void {
@@ -83,6 +90,13 @@ export class ProcessorUnit implements ProcessorInterface {
     for (const lp of this.lps) lp.reset();
   }
 
+  get code(): CodeFrames {
+    return this.phys.code;
+  }
+  awaited(guest: GuestContext): boolean {
+    for (const engine of this.#engines) if (engine.awaits?.(guest) === true) return true;
+    return false;
+  }
   engineFor(guest: GuestContext): ExecutionEngine | null {
     for (const engine of this.#engines) if (engine.claims(guest)) return engine;
     return null;

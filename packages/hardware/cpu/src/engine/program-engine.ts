@@ -41,6 +41,8 @@ const CALL_LENGTH = 2n;
 const NEAR_END = 64n;
 /** More than the longest instruction. */
 const SLACK = 16n;
+/** Of UD2. */
+const STUB_FIRST = 0x0f;
 /** No operation's instruction is longer than 8 bytes. */
 const HALF_STUB = BigInt(PROGRAM_STUB_SIZE / 2);
 const LOW32 = 0xffffffffn;
@@ -123,6 +125,9 @@ export class ProgramEngine implements ExecutionEngine {
   }
   /** Fetches and decodes a stub at a linear address. @returns its distance, null when there is none; or a Step */
   #fetchStub(g: GuestContext, gla: bigint): { step: Step; distance: number | null } {
+    // What does not begin as a stub is read no further: other code may end with its page.
+    const first = g.load(Number(gla & LOW32), Number((gla >> 32n) & LOW32), 1, Access.FETCH);
+    if (first !== Step.DONE || g.low !== STUB_FIRST) return { step: first, distance: null };
     for (let i = 0; i < PROGRAM_STUB_SIZE; i += 8) {
       const at = gla + BigInt(i);
       const step = g.load(Number(at & LOW32), Number((at >> 32n) & LOW32), 8, Access.FETCH);
@@ -140,8 +145,11 @@ export class ProgramEngine implements ExecutionEngine {
     const rip = g.regs.get(REG.RIP);
     return rip === machine.rip || rip === machine.next ? machine : null;
   }
+  awaits(g: GuestContext): boolean {
+    return this.#known(g) !== null;
+  }
   claims(g: GuestContext): boolean {
-    if (this.#known(g)) return true;
+    if (this.awaits(g)) return true;
     const { step, distance } = this.#fetchStub(g, this.#linear(g));
     // A fetch that faults or exits is the same for every engine: it is taken here.
     return step !== Step.DONE || distance !== null;

@@ -8,7 +8,7 @@ import { Phys } from "../memory/physical.js";
 import { CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, CR4_FIXED1, ExitReason, PROC, PROC2 } from "../vmx/controls.js";
 import { VMCS } from "../vmx/fields.js";
 import { Vector } from "./events.js";
-import { GuestInterrupts } from "./interrupts.js";
+import { GuestMachineCode } from "./machine-code.js";
 
 const CR0_PE = 1n;
 const CR0_NW = 0x20000000n;
@@ -25,7 +25,7 @@ const EFER_LME = 0x100n;
 const EFER_LMA = 0x400n;
 const PDPTE_RESERVED_LOW = 0x1e6;
 
-export abstract class GuestControlRegisters extends GuestInterrupts {
+export abstract class GuestControlRegisters extends GuestMachineCode {
   readonly #pdpte = new Uint32Array(8);
 
   #exitCr(cr: number, type: number, gpr: number, length: number, source = 0): Step {
@@ -188,7 +188,10 @@ export abstract class GuestControlRegisters extends GuestInterrupts {
       mode.pdptes.set(this.#pdpte);
     }
     regs.set(REG.CR3, value);
-    if (!keep) this.tlb.flushVpid(this.vpid, true, pcide ? Number(value & 0xfffn) : -1);
+    if (!keep) {
+      this.tlb.flushVpid(this.vpid, true, pcide ? Number(value & 0xfffn) : -1);
+      this.flushed(-1, -1);
+    }
     this.updateMode();
     return Step.DONE;
   }

@@ -19,6 +19,7 @@ import { Tlb, TLB, type TlbContext } from "../memory/tlb.js";
 
 const WRITE = 2;
 const FETCH = 16;
+const ENGINE_FILTER = 65536;
 
 /** Why the last memory access failed, for the events part to turn into #PF, #VE, #MC or a VM exit. */
 export const MemFail = {
@@ -112,8 +113,27 @@ export abstract class GuestMemory implements TableMemory {
       this.#context = this.tlb.context(vpid, pcid, ep4ta, shared);
       this.#globalContext = this.tlb.context(vpid, -1, ep4ta, shared);
     }
-    this.flushed(-1, -1);
+    const { state } = this;
+    // Engines keep their translations over VM exits and entries that change nothing about them.
+    const same =
+      state[0] === cr0 &&
+      state[1] === cr4 &&
+      state[2] === efer &&
+      state[3] === mode.cr3 &&
+      state[4] === this.#context.id &&
+      state[5] === (regs.get32(REG.CR3 + 4) & 0xfff00000);
+    if (!same || vpid === 0 || mode.levels === 3) {
+      state[0] = cr0;
+      state[1] = cr4;
+      state[2] = efer;
+      state[3] = mode.cr3;
+      state[4] = this.#context.id;
+      state[5] = regs.get32(REG.CR3 + 4) & 0xfff00000;
+      this.flushed(-1, -1);
+    }
   }
+  /** What translations depend on, when engines were last told to drop theirs. */
+  private readonly state = new Float64Array(6).fill(-1);
   /** VPID of the guest, 0 without VPIDs. */
   vpid = 0;
 
@@ -122,7 +142,18 @@ export abstract class GuestMemory implements TableMemory {
   }
   /** Tells engines that translations changed: one page, or all (-1). */
   flushed(pageLow: number, pageHigh: number): void {
+    if (pageHigh < 0 && this.#engineAny) {
+      this.#engineFrames.fill(0);
+      this.#engineAny = false;
+    }
     for (const listener of this.#listeners) listener(pageLow, pageHigh);
+  }
+
+  /** Frames, by hash, that engines with a TLB of their own may hold. */
+  readonly #engineFrames = new Uint8Array(ENGINE_FILTER);
+  #engineAny = false;
+  engineUses(frame: number): boolean {
+    return this.#engineFrames[frame % ENGINE_FILTER] !== 0;
   }
 
   translate(glaLow: number, glaHigh: number, access: number): number {
@@ -147,7 +178,9 @@ export abstract class GuestMemory implements TableMemory {
     }
     this.#lastIndex = index;
     let base: number;
-    if (access === WRITE) {
+    if (access === WRITE && this.#engineAsks)
+      base = this.phys.frameOfEngine(tlb.frame[index], tlb.keyId[index], false);
+    else if (access === WRITE) {
       base = tlb.writeAt[index]!;
       if (base < 0) {
         base = this.phys.frameForWrite(tlb.frame[index], tlb.keyId[index], false);
@@ -178,11 +211,22 @@ export abstract class GuestMemory implements TableMemory {
   pageWritable = false;
   /** For engines with a TLB of their own: translates the page of an access made with the given privilege. */
   translatePage(glaLow: number, glaHigh: number, access: number, user: boolean, implicit: boolean): Step {
-    const { cpl } = this;
+    const { cpl, mode64 } = this;
     this.cpl = user ? 3 : 0;
+    // Linear addresses of compatibility mode are cut by the engine; those of descriptor tables have 64 bits.
+    this.mode64 = this.longMode;
     this.#implicit = implicit;
+    this.#engineAsks = true;
     this.step = Step.DONE;
-    const at = this.translate(glaLow, glaHigh, access);
+    let at = this.translate(glaLow, glaHigh, access);
+    if (at < 0 && this.step === Step.DONE && access === FETCH) {
+      // Code in memory that nobody has written: it becomes resident.
+      const index = this.#lastIndex;
+      const base = this.phys.frameOfEngine(this.tlb.frame[index], this.tlb.keyId[index], false);
+      if (base >= 0) at = base + (glaLow & 0xfff);
+    }
+    this.#engineAsks = false;
+    this.mode64 = mode64;
     this.pageFrame = at < 0 ? -1 : at - (glaLow & 0xfff);
     this.pageReadable = false;
     this.pageWritable = false;
@@ -191,13 +235,18 @@ export abstract class GuestMemory implements TableMemory {
       this.pageReadable = this.#usable(index, 0);
       this.pageWritable =
         this.#usable(index, WRITE) &&
-        this.phys.frameForWrite(this.tlb.frame[index], this.tlb.keyId[index], false) === this.pageFrame;
+        this.phys.frameOfEngine(this.tlb.frame[index], this.tlb.keyId[index], false) === this.pageFrame;
+      const frame = this.tlb.frame[index];
+      this.#engineFrames[frame % ENGINE_FILTER] = 1;
+      this.#engineAny = true;
+      if (access === FETCH) this.phys.codeFetched(frame, this.pageFrame);
     }
     this.cpl = cpl;
     this.#implicit = false;
     return this.step;
   }
   #lastIndex = 0;
+  #engineAsks = false;
   /** Access within the page of the last `translatePage` that found no frame. Machine checks set `step`. */
   pageRead(offset: number, target: Uint8Array): Step {
     return this.#pageAccess(offset, target, false);
@@ -474,8 +523,14 @@ export abstract class GuestMemory implements TableMemory {
   flushLinear(glaLow: number, glaHigh: number): void {
     if (!this.mode64) glaHigh = 0;
     const pageLow = ((glaLow >>> 12) | (glaHigh << 20)) >>> 0;
-    this.tlb.flushPage(this.vpid, this.#context.pcid, pageLow, glaHigh >>> 12);
-    this.flushed(pageLow, glaHigh >>> 12);
+    const pageHigh = glaHigh >>> 12;
+    const small =
+      this.tlb.isSmall(this.#context.id, pageLow, pageHigh) ||
+      this.tlb.isSmall(this.#globalContext.id, pageLow, pageHigh);
+    this.tlb.flushPage(this.vpid, this.#context.pcid, pageLow, pageHigh);
+    // An engine does not know the other pieces of a large page.
+    if (small) this.flushed(pageLow, pageHigh);
+    else this.flushed(-1, -1);
   }
   get pcid(): number {
     return this.#context.pcid;

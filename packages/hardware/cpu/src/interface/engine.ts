@@ -5,7 +5,8 @@
  * asking the `GuestContext` for whatever may fault or be intercepted, until the context says stop. Hot paths carry
  * numbers: a 64-bit linear address as two 32-bit halves.
  */
-import type { RegisterFile } from "@swtdx/x86";
+import type { CodeFrames, RegisterFile } from "@swtdx/x86";
+import type { CpuArena } from "./memory.js";
 
 /**
  * Step: what a guest operation came to.
@@ -130,6 +131,18 @@ export interface GuestContext {
   poll(): Step;
   /** A VM exit has been recorded. */
   readonly exited: boolean;
+  /** For engines that keep INSTRUCTIONS themselves: lets time pass for instructions retired. */
+  elapse(count: number): void;
+  /** For engines that keep segments themselves: what `cpl` and `mode64` are for the next request. */
+  setPrivilege(cpl: number, mode64: boolean): void;
+  /** Failures from now until `setDelivering(false)` happen while the engine delivers this event. */
+  vectored(vector: number, type: number, errorCode: number, length: number): void;
+  /** The engine is about to deliver an exception of its own: true if the exception bitmap made it a VM exit. */
+  intercepts(vector: number, type: number, errorCode: number, length: number): boolean;
+  /** The I/O exit just recorded is that of INS or OUTS. */
+  stringPort(repeated: boolean): void;
+  /** MOV DR: EXIT if it is intercepted. */
+  debugAccess(dr: number, write: boolean, gpr: number, length: number): Step;
   /** The engine begins (true) or ends delivering `event` by its own means: failures meanwhile are double faults. */
   setDelivering(on: boolean): void;
   /** No handler can be reached: shutdown. */
@@ -157,13 +170,24 @@ export interface MemoryInstruction {
   readonly length: number;
 }
 
+/** What an engine may use of the package that it is part of. */
+export interface EngineHost {
+  readonly arena: CpuArena;
+  /** Which arena frames hold decoded code; writes by anyone but the engines themselves are told to it. */
+  readonly code: CodeFrames;
+  /** Whether another engine than the one that runs goes on at the guest's RIP. */
+  awaited(guest: GuestContext): boolean;
+}
+
 /** What runs guests of one kind. One object serves all logical processors of a package. */
 export interface ExecutionEngine {
   readonly name: string;
   /** True when this engine runs what stands at RIP now (asked at VM entry and when an engine hands over). */
   claims(guest: GuestContext): boolean;
+  /** True when something of this engine was left and goes on at RIP, whatever stands there. */
+  awaits?(guest: GuestContext): boolean;
   /** Called once for each logical processor, before any guest runs. */
-  attach?(guest: GuestContext): void;
+  attach?(guest: GuestContext, host: EngineHost): void;
   /**
    * Runs the guest until a VM exit is recorded ("exit"), or until RIP arrives at code it does not claim ("handover").
    * @param injected VM entry injects `guest.event`: it is delivered before the first instruction

@@ -4,7 +4,7 @@ import type { Hpa, KeyId, Pfn } from "@swtdx/abi";
 /** Linear memory shared by register files, plaintext frames and the x86 engine. */
 export interface CpuArena {
   /** One buffer for the life of the platform. */
-  readonly memory: { readonly buffer: ArrayBufferLike };
+  readonly memory: WebAssembly.Memory;
   /** Sets `bytes` aside before any frame; returns the byte offset. */
   reserve(bytes: number, align: number): number;
 }

@@ -3,6 +3,7 @@
  * Intel SDM vol. 3A "Memory encryption", TDX Module Architecture Specification "SEAMRR", "KeyID partitioning".
  */
 import type { Hpa, KeyId, Pfn } from "@swtdx/abi";
+import { CodeFrames } from "@swtdx/x86";
 import type { CpuArena, CpuMemory } from "../interface/memory.js";
 
 /** Outcome of a physical access. */
@@ -20,6 +21,10 @@ const KEY_IDS = 64;
 export class PhysicalMemory {
   readonly u8: Uint8Array;
   readonly u32: Uint32Array;
+  /** Which arena frames hold code that an engine has decoded: it is told before anybody else writes there. */
+  readonly code: CodeFrames;
+  /** Arena frames by the DRAM frames that engines fetched from. */
+  readonly #fetched = new Map<number, number>();
   readonly u64: BigUint64Array;
   /** Where frames are, by the low bits of their number: frame and KeyID as one number (-1: none), and the offset. */
   readonly #readable = new Int32Array(REMEMBERED).fill(-1);
@@ -55,6 +60,7 @@ export class PhysicalMemory {
   ) {
     this.u8 = new Uint8Array(arena.memory.buffer);
     this.u32 = new Uint32Array(arena.memory.buffer);
+    this.code = new CodeFrames(arena.memory.buffer.byteLength);
     this.u64 = new BigUint64Array(arena.memory.buffer);
     this.#frames = memory.dramBytes / 4096;
     memory.onFrameChange((frame) => {
@@ -95,6 +101,21 @@ export class PhysicalMemory {
     return offset;
   }
   frameForWrite(frame: number, keyId: number, seam: boolean): number {
+    const base = this.frameOfEngine(frame, keyId, seam);
+    if (base >= 0 && this.code.has(base / 4096)) this.code.written(base / 4096);
+    return base;
+  }
+  /** An engine executes from a frame. */
+  codeFetched(frame: number, base: number): void {
+    this.#fetched.set(frame, base / 4096);
+  }
+  /** A frame's content changes, or what it is under a key. */
+  contentChanged(frame: number): void {
+    const at = this.#fetched.get(frame);
+    if (at !== undefined) this.code.written(at);
+  }
+  /** As `frameForWrite`, for an engine that sees itself whether it writes to code. */
+  frameOfEngine(frame: number, keyId: number, seam: boolean): number {
     if (!seam && this.inSeam(frame)) return -1;
     if (frame >= this.#frames) return -1;
     const slot = frame & (REMEMBERED - 1);
@@ -146,6 +167,7 @@ export class PhysicalMemory {
     }
     if ((!seam && this.inSeam(Math.floor(hpa / 4096))) || hpa + source.length > this.memory.dramBytes)
       return Phys.OK;
+    if (this.#fetched.size > 0) this.contentChanged(Math.floor(hpa / 4096));
     if (this.memory.write(hpa as Hpa, keyId as KeyId, source) === 0) return Phys.OK;
     this.faultHpa = hpa;
     return Phys.MC;

@@ -136,6 +136,16 @@ export class Tlb {
     return any;
   }
 
+  /** The frame at this arena offset may no longer be written without asking. */
+  protect(base: number): void {
+    for (let i = 0; i < SIZE; i++) if (this.writeAt[i] === base) this.writeAt[i] = -1;
+  }
+  /** Whether the mapping of a page is cached as one of 4 KiB. */
+  isSmall(context: number, pageLow: number, pageHigh: number): boolean {
+    const index = this.find(context, pageLow, pageHigh);
+    return index >= 0 && (this.flags[index] & (TLB.LARGE | TLB.HUGE)) === 0;
+  }
+
   /** INVLPG: one page under a PCID, and global. `pcid` -1: all. */
   flushPage(vpid: number, pcid: number, pageLow: number, pageHigh: number): void {
     for (let i = 0; i < SIZE; i++) {

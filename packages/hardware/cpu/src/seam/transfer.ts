@@ -26,61 +26,70 @@ const FIELDS: readonly (readonly [number, number])[] = [
   [VMCS.GUEST_IA32_PAT, REG.PAT],
   [VMCS.GUEST_IA32_EFER, REG.EFER],
 ];
-/** Words of the register file that are kept: the fields' registers in their order, and the table limits. */
-const WORDS = Int32Array.from(
-  [...FIELDS.flatMap(([, at]) => [at, at + 4]), REG.GDTR_LIMIT, REG.IDTR_LIMIT],
-  (at) => at / 4,
+/** All that is kept is within these bytes of the register file; segment registers and tables follow each other. */
+const KEPT = REG.PAT + 8;
+const TABLES = { from: REG.SEGMENT, to: REG.IDTR_LIMIT + 8 } as const;
+/** Words of the fields' registers that are not among the segment registers and tables. */
+const WORDS = Uint16Array.from(
+  FIELDS.map(([, at]) => at)
+    .filter((at) => at < TABLES.from || at >= TABLES.to)
+    .flatMap((at) => [at / 4, at / 4 + 1]),
 );
-const SEGMENTS_AT = REG.SEGMENT / 4;
-const SEGMENT_WORDS = (8 * SEGMENT_SIZE) / 4;
 
-/** SEAM root mode's own state: 64-bit, interrupts blocked. Register, low half, high half. */
-const SEAM_STATE: readonly (readonly [number, number, number])[] = [
-  [REG.CR0, 0x80010033, 0],
-  [REG.CR3, 0, 0],
-  [REG.CR4, 0x3726e0, 0],
-  [REG.EFER, 0xd01, 0],
-  [REG.RFLAGS, 2, 0],
-  [REG.DR7, 0x400, 0],
-  [REG.PAT, 0x06060606, 0x06060606],
-];
+/** SEAM root mode's own state: 64-bit, interrupts blocked. */
+function loadSeamState(u32: Uint32Array): void {
+  u32[REG.CR0 / 4] = 0x80010033;
+  u32[REG.CR0 / 4 + 1] = 0;
+  u32[REG.CR3 / 4] = 0;
+  u32[REG.CR3 / 4 + 1] = 0;
+  u32[REG.CR4 / 4] = 0x3726e0;
+  u32[REG.CR4 / 4 + 1] = 0;
+  u32[REG.EFER / 4] = 0xd01;
+  u32[REG.EFER / 4 + 1] = 0;
+  u32[REG.RFLAGS / 4] = 2;
+  u32[REG.RFLAGS / 4 + 1] = 0;
+  u32[REG.DR7 / 4] = 0x400;
+  u32[REG.DR7 / 4 + 1] = 0;
+  u32[REG.PAT / 4] = 0x06060606;
+  u32[REG.PAT / 4 + 1] = 0x06060606;
+}
 
 export class TransferVmcs extends Vmcs {
-  readonly #saved = new Uint32Array(WORDS.length);
-  readonly #segments = new Uint32Array(SEGMENT_WORDS);
+  readonly #kept = new Uint8Array(KEPT);
+  readonly #words = new Uint32Array(this.#kept.buffer);
+  readonly #tables = this.#kept.subarray(TABLES.from, TABLES.to);
+  readonly #registers: Uint8Array;
   /** The caller's current VMCS. */
   #caller: Vmcs | null = null;
   /** The fields hold the caller's state. */
   #filled = false;
 
-  constructor() {
+  constructor(private readonly regs: RegisterFile) {
     super(-1, -1, 0);
+    this.#registers = regs.u8.subarray(0, KEPT);
   }
 
   /** SEAMCALL: keeps the caller's state and loads SEAM root mode's. */
-  enter(regs: RegisterFile, vmx: Vmx): void {
-    const { u32 } = regs;
-    for (let i = 0; i < WORDS.length; i++) this.#saved[i] = u32[WORDS[i]];
-    for (let i = 0; i < SEGMENT_WORDS; i++) this.#segments[i] = u32[SEGMENTS_AT + i];
+  enter(vmx: Vmx): void {
+    this.#kept.set(this.#registers);
     this.#filled = false;
     this.#caller = vmx.current;
     vmx.current = this;
-    for (const [register, lo, hi] of SEAM_STATE) {
-      regs.set32(register, lo);
-      regs.set32(register + 4, hi);
-    }
+    loadSeamState(this.regs.u32);
   }
 
   /** SEAMRET: the caller's state, as the fields have it if firmware looked at them. */
-  leave(regs: RegisterFile, vmx: Vmx): void {
+  leave(vmx: Vmx): void {
+    const { regs } = this;
     const { u32 } = regs;
-    for (let i = 0; i < WORDS.length; i++) u32[WORDS[i]] = this.#saved[i];
+    const words = this.#words;
+    for (let i = 0; i < WORDS.length; i++) u32[WORDS[i]] = words[WORDS[i]];
+    this.#registers.set(this.#tables, TABLES.from);
     if (this.#filled)
       for (const [field, register] of FIELDS) {
         regs.set32(register, this.lo(field));
         regs.set32(register + 4, this.hi(field));
       }
-    for (let i = 0; i < SEGMENT_WORDS; i++) u32[SEGMENTS_AT + i] = this.#segments[i];
     vmx.current = this.#caller;
     this.#caller = null;
   }
@@ -97,10 +106,11 @@ export class TransferVmcs extends Vmcs {
   #fill(): void {
     if (this.#filled) return;
     this.#filled = true;
-    FIELDS.forEach(([field], i) => this.set(field, this.#saved[2 * i], this.#saved[2 * i + 1]));
+    const words = this.#words;
+    for (const [field, register] of FIELDS) this.set(field, words[register / 4], words[register / 4 + 1]);
     for (let i = 0; i < 8; i++) {
-      const at = (i * SEGMENT_SIZE) / 4;
-      const word = (offset: number): number => this.#segments[at + offset / 4];
+      const at = (REG.SEGMENT + i * SEGMENT_SIZE) / 4;
+      const word = (offset: number): number => words[at + offset / 4];
       this.set(VMCS.GUEST_ES_SELECTOR + 2 * i, word(SEG.SELECTOR) & 0xffff);
       this.set(VMCS.GUEST_ES_LIMIT + 2 * i, word(SEG.LIMIT));
       this.set(VMCS.GUEST_ES_AR_BYTES + 2 * i, word(SEG.AR));

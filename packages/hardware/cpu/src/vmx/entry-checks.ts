@@ -491,8 +491,7 @@ const SETTLED_WORDS = Uint16Array.from(
 export function guestStateSettled({ v }: CheckContext): boolean {
   const { data, guestChecked } = v;
   if (guestChecked === null || (v.lo(VMCS.GUEST_RFLAGS) & 0x20000) !== 0) return false;
-  for (let i = 0; i < SETTLED_WORDS.length; i++)
-    if (guestChecked[i] !== data[SETTLED_WORDS[i]]) return false;
+  for (let i = 0; i < SETTLED_WORDS.length; i++) if (guestChecked[i] !== data[SETTLED_WORDS[i]]) return false;
   return true;
 }
 /** They passed. */

@@ -175,7 +175,8 @@ export function loadGuest(t: TransitionContext, c: CheckContext): number {
   const { v } = c;
   const { u32 } = regs;
   const { data } = v;
-  for (let i = 0; i < GUEST_FIELD_WORDS.length; i++) u32[GUEST_REGISTER_WORDS[i]] = data[GUEST_FIELD_WORDS[i]];
+  for (let i = 0; i < GUEST_FIELD_WORDS.length; i++)
+    u32[GUEST_REGISTER_WORDS[i]] = data[GUEST_FIELD_WORDS[i]];
   u32[REG.SYSENTER_CS / 4 + 1] = 0;
   for (let i = 0; i < 8; i++) u32[(RegisterFile.segment(i) + SEG.SELECTOR) / 4] &= 0xffff;
   // CR0: ET, NW, CD and the reserved bits keep their values; ET reads as 1.
@@ -284,7 +285,8 @@ export function saveGuest(t: TransitionContext, v: Vmcs): void {
   const exit = v.lo(VMCS.VM_EXIT_CONTROLS);
   const { u32 } = regs;
   const { data } = v;
-  for (let i = 0; i < GUEST_FIELD_WORDS.length; i++) data[GUEST_FIELD_WORDS[i]] = u32[GUEST_REGISTER_WORDS[i]];
+  for (let i = 0; i < GUEST_FIELD_WORDS.length; i++)
+    data[GUEST_FIELD_WORDS[i]] = u32[GUEST_REGISTER_WORDS[i]];
   for (let i = 0; i < SELECTOR_WORDS.length; i++) data[SELECTOR_WORDS[i]] &= 0xffff;
   if ((exit & EXIT.SAVE_DEBUG_CONTROLS) !== 0) v.put(VMCS.GUEST_DR7, regs.get(REG.DR7));
   if ((exit & EXIT.SAVE_PAT) !== 0) v.put(VMCS.GUEST_IA32_PAT, regs.get(REG.PAT));
