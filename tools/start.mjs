@@ -22,10 +22,10 @@ function newest(path) {
 function upToDate() {
   const built = newest(stamp);
   const inputs = layers.flatMap(({ folder }) =>
-    ["src", "package.json", "tsconfig.json", "tsup.config.ts"].map((name) => `${folder}/${name}`),
+    ["src", "package.json", "tsup.config.ts"].map((name) => `${folder}/${name}`),
   );
   return (
-    layers.every(({ folder }) => existsSync(join(root, folder, "dist/index.js"))) &&
+    existsSync(join(root, "apps/cli/dist/main.js")) &&
     [...inputs, "package-lock.json", "tsconfig.base.json", "tools/tsup.base.ts"].every(
       (path) => newest(join(root, path)) < built,
     )
@@ -33,10 +33,14 @@ function upToDate() {
 }
 
 if (!upToDate()) {
-  process.stderr.write("swtdx: building (the first time takes about a minute)\n");
+  process.stderr.write("swtdx: building\n");
   const started = new Date();
-  const nx = createRequire(import.meta.url).resolve("nx/bin/nx.js");
-  const build = spawnSync(process.execPath, [nx, "run-many", "-t", "build"], { cwd: root, encoding: "utf8" });
+  // The command has all packages in it: nothing else needs to be built, nor anybody's declarations.
+  const tsup = createRequire(import.meta.url).resolve("tsup/dist/cli-default.js");
+  const build = spawnSync(process.execPath, [tsup, "--no-dts"], {
+    cwd: join(root, "apps/cli"),
+    encoding: "utf8",
+  });
   if (build.status !== 0) {
     process.stderr.write(`${build.stdout}${build.stderr}\nswtdx: the build failed\n`);
     process.exit(1);
