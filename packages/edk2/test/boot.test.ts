@@ -172,6 +172,26 @@ describe("what is measured depends on what is booted", () => {
   });
 });
 
+describe("a hostile machine", () => {
+  it.each([
+    ["an empty script", new Uint8Array(128)],
+    ["no whole entry", new Uint8Array(100).fill(1)],
+    ["an unknown file", Uint8Array.from({ length: 128 }, (_, i) => (i === 0 ? 1 : 0x61))],
+    ["pointers without files", Uint8Array.from({ length: 256 }, (_, i) => (i % 128 === 0 ? 2 : 0))],
+    ["noise", Uint8Array.from({ length: 4096 }, (_, i) => (i * 2654435761) >>> 24)],
+  ])("with %s for ACPI is booted without its tables", async (_what, script) => {
+    const { seen, init } = observer(function* (kernel) {
+      const log = yield* kernel.eventLog();
+      return { signatures: kernel.parts.acpi.map(({ signature }) => signature), log };
+    });
+    const fwCfgFiles = new Map([["etc/table-loader", script]]);
+    const { outcome, kvm } = await boot({ guest: { init }, machine: { fwCfgFiles } });
+    expect(outcome.exit).toBe("poweroff");
+    expect(seen[0].signatures).toEqual(["CCEL"]);
+    expect(replayEventLog(parseEventLog(seen[0].log!)).map(hex)).toEqual(kvm.td.rtmr.map(hex));
+  });
+});
+
 describe("what cannot boot", () => {
   it("is reported to the VMM", async () => {
     const { outcome, console: text } = await boot({ config: "linux /nothing\n" });

@@ -158,6 +158,8 @@ export function parsePe(file: Uint8Array): PeImage | { error: string } {
   if (nt.Magic !== IMAGE_NT_OPTIONAL_HDR64_MAGIC) return { error: "not PE32+" };
   if (nt.NumberOfRvaAndSizes > 16) return { error: "more than 16 data directories" };
   if (nt.SizeOfHeaders > file.length) return { error: "headers outside the file" };
+  if (nt.SizeOfHeaders > nt.SizeOfImage) return { error: "headers outside the image" };
+  if (nt.AddressOfEntryPoint >= nt.SizeOfImage) return { error: "entry point outside the image" };
   const table = at + 24 + nt.SizeOfOptionalHeader;
   if (table + nt.NumberOfSections * IMAGE_SECTION_HEADER.size > file.length)
     return { error: "section table outside the file" };

@@ -55,13 +55,14 @@ function tableAt(blobs: readonly Blob[], address: number): Table | null {
 export function tablesOf(blobs: readonly Blob[]): Table[] {
   const rsdp = blobs.find(({ bytes }) => new TextDecoder().decode(bytes.subarray(0, 8)) === "RSD PTR ");
   if (!rsdp) return [];
-  // The RSDP of ACPI 1.0 ends before the fields of 2.0.
+  // The RSDP of ACPI 1.0 ends before the fields of 2.0. Any 64 bits may stand in them.
   const root = new Uint8Array(ACPI_RSDP.size);
   root.set(rsdp.bytes.subarray(0, root.length));
-  const { Revision, RsdtAddress, XsdtAddress } = ACPI_RSDP.decode(root);
-  const extended = Revision >= 2 && XsdtAddress !== 0;
+  const { Revision, RsdtAddress, XsdtAddress } = ACPI_RSDP.fields;
+  const xsdt = readNumber(root, XsdtAddress.offset, 8);
+  const extended = Revision.read(viewOf(root), 0) >= 2 && xsdt !== 0;
   const width = extended ? 8 : 4;
-  const list = tableAt(blobs, extended ? XsdtAddress : RsdtAddress);
+  const list = tableAt(blobs, extended ? xsdt : readNumber(root, RsdtAddress.offset, 4));
   const out: Table[] = [];
   for (
     let at = ACPI_TABLE_HEADER.size;

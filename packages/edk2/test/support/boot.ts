@@ -13,6 +13,8 @@ export interface BootOptions {
   machine?: Partial<MachineOptions>;
   simulation?: Partial<SimulationOptions>;
   timeoutSeconds?: number;
+  /** Sees the simulated KVM before the TD runs. */
+  onStart?: (kvm: SimulatedKvm) => void;
 }
 export interface Boot {
   outcome: Outcome;
@@ -44,6 +46,7 @@ export async function boot(options: BootOptions = {}): Promise<Boot> {
     },
     ...options.machine,
   });
+  options.onStart?.(kvm);
   try {
     const outcome = await machine.run({ timeoutSeconds: options.timeoutSeconds ?? 50 });
     return { outcome, console, kvm, bios, kernel };
