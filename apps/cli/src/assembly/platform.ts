@@ -3,7 +3,7 @@
  * the layers is all that happens here.
  */
 import type { GuestProgram, Trace } from "@swtdx/abi";
-import { ProgramEngine, Processor, REG } from "@swtdx/cpu";
+import { ProgramEngine, Processor, REG, X86Engine } from "@swtdx/cpu";
 import type { SeededRandom } from "@swtdx/crypto";
 import { LinuxHost, MAX_HOST_MEMORY } from "@swtdx/linux-host";
 import { Arena, MemoryController } from "@swtdx/mktme";
@@ -50,7 +50,7 @@ export function powerOn(options: PlatformOptions): Platform {
     random: random.fork("processor"),
     lps: 1,
     trace,
-    engines: [new ProgramEngine({ programs: options.programs })],
+    engines: [new ProgramEngine({ programs: options.programs }), new X86Engine()],
   });
   registerTdxFirmware(processor, trace);
   const host = LinuxHost.boot({
