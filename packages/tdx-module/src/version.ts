@@ -10,8 +10,15 @@ export const MODULE_VERSION = {
   UPDATE: 24,
 } as const;
 
-/** What current KVM asks of a module, and what is really there. */
+/**
+ * What is there, as TDX_FEATURES0: neither migration, service TDs, TD partitioning nor an update with TDs running.
+ * KVM asks for NO_RBP_MOD and TOPOLOGY_ENUM.
+ */
 export const FEATURES0 =
+  TDX_FEATURES0.TDG_VP_RDWR |
+  TDX_FEATURES0.RELAXED_MEM_MNG_CONCURRENCY |
+  TDX_FEATURES0.CPUID_VIRT_GUEST_CTRL |
+  TDX_FEATURES0.LOCAL_ATTESTATION |
   TDX_FEATURES0.TD_ENTRY_ENHANCEMENTS |
   TDX_FEATURES0.HOST_PRIORITY_LOCKS |
   TDX_FEATURES0.CONFIG_IA32_ARCH_CAPABILITIES |

@@ -28,7 +28,7 @@ export const REPORTMACSTRUCT = struct("REPORTMACSTRUCT", 256, {
   REPORTTYPE: nested(0, REPORTTYPE),
   RESERVED_0: bytes(4, 12),
   CPUSVN: bytes(16, 16),
-  /** SHA-384 of the first TEE_TCB_INFO_HASHED_SIZE bytes of TEE_TCB_INFO. */
+  /** SHA-384 of TEE_TCB_INFO: 239 bytes; what stands behind it in TDREPORT_STRUCT is reserved. */
   TEE_TCB_INFO_HASH: bytes(32, 48),
   /** SHA-384 of TDINFO_STRUCT. */
   TEE_INFO_HASH: bytes(80, 48),
