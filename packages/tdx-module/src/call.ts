@@ -6,8 +6,8 @@ import { Gpr, type RegisterFile, type SeamContext } from "@swtdx/cpu";
 import { HeldLocks } from "./locks.js";
 import type { TdxModule } from "./module.js";
 import { SeptEntry } from "./structures/sept.js";
-import type { TdcsStructure } from "./structures/tdcs.js";
-import type { TdrStructure } from "./structures/tdr.js";
+import { TdcsStructure } from "./structures/tdcs.js";
+import { TdrStructure } from "./structures/tdr.js";
 
 export class SeamCall {
   readonly regs: RegisterFile;
@@ -23,6 +23,7 @@ export class SeamCall {
   leaf = 0;
   #tdr: TdrStructure | null = null;
   #tdcs: TdcsStructure | null = null;
+  #lastTdcs: TdcsStructure | null = null;
 
   constructor(
     readonly lp: SeamContext,
@@ -42,6 +43,19 @@ export class SeamCall {
   }
   get r9(): bigint {
     return this.regs.gpr(Gpr.R9);
+  }
+  /** An operand as a number: exact below 2^53, and not less than 2^53 if the register is not. */
+  operand(register: number): number {
+    const at = register * 8;
+    return this.regs.get32(at + 4) * 0x1_0000_0000 + this.regs.get32(at);
+  }
+  /** Zeroes RCX and RDX. */
+  clearRcxRdx(): void {
+    const { u32 } = this.regs;
+    u32[Gpr.RCX * 2] = 0;
+    u32[Gpr.RCX * 2 + 1] = 0;
+    u32[Gpr.RDX * 2] = 0;
+    u32[Gpr.RDX * 2 + 1] = 0;
   }
   /** Output registers. */
   set(register: keyof typeof Gpr, value: bigint): void {
@@ -67,6 +81,23 @@ export class SeamCall {
   }
   set tdcs(value: TdcsStructure) {
     this.#tdcs = value;
+  }
+
+  /** The TD of this call, by its TDR. The object of the call before serves again. */
+  useTdr(base: Hpa): void {
+    const { globalHkid } = this;
+    if (this.#tdr?.base !== base || this.#tdr.keyId !== globalHkid)
+      this.#tdr = new TdrStructure(this.lp, base, globalHkid);
+  }
+  /** Its TDCS, not in use yet: see `tdcs`. */
+  findTdcs(): TdcsStructure {
+    const { tdr } = this;
+    const last = this.#lastTdcs;
+    if (last?.tdr === tdr && last.keyId === tdr.hkid) {
+      last.forget();
+      return last;
+    }
+    return (this.#lastTdcs = new TdcsStructure(tdr));
   }
 
   /** End of the call: nothing stays locked. */

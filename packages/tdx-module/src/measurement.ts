@@ -14,23 +14,32 @@ export class MrtdContext {
   readonly #buffer = new Uint8Array(BUFFER);
   readonly #view = new DataView(this.#buffer.buffer);
   #used = 0;
+  /** Views of the buffer that were given out, by where they begin. */
+  readonly #views: (Uint8Array | undefined)[] = [];
 
-  /** The buffer's next `length` bytes, which the caller fills before the next call. */
+  /** The buffer's next `length` bytes (a multiple of 128), which the caller fills before the next call. */
   next(length: number): Uint8Array {
-    if (this.#used + length > BUFFER) this.#flush();
-    const start = this.#used;
-    this.#used += length;
-    return this.#buffer.subarray(start, this.#used);
+    const start = this.#take(length);
+    const view = this.#views[start / BLOCK];
+    if (view?.length === length) return view;
+    return (this.#views[start / BLOCK] = this.#buffer.subarray(start, this.#used));
   }
 
   /** The block of an interface function: its name in ASCII, and the GPA. */
   block(name: Uint8Array, gpa: number): void {
-    const block = this.next(BLOCK);
-    block.fill(0);
-    block.set(name);
-    const at = this.#used - BLOCK + GPA_OFFSET;
-    this.#view.setUint32(at, gpa >>> 0, true);
-    this.#view.setUint32(at + 4, Math.floor(gpa / 2 ** 32), true);
+    const at = this.#take(BLOCK);
+    const buffer = this.#buffer;
+    buffer.fill(0, at, at + BLOCK);
+    for (let i = 0; i < name.length; i++) buffer[at + i] = name[i];
+    this.#view.setUint32(at + GPA_OFFSET, gpa >>> 0, true);
+    this.#view.setUint32(at + GPA_OFFSET + 4, Math.floor(gpa / 2 ** 32), true);
+  }
+
+  #take(length: number): number {
+    if (this.#used + length > BUFFER) this.#flush();
+    const start = this.#used;
+    this.#used += length;
+    return start;
   }
 
   #flush(): void {

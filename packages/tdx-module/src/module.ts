@@ -4,7 +4,7 @@
  *
  * Source: intel/tdx-module src/vmm_dispatcher/tdx_vmm_dispatcher.c, src/common/data_structures/tdx_global_data.h.
  */
-import { decodeLeaf, type Hpa, type KeyId, TDX_STATUS, type Trace, withOperand } from "@swtdx/abi";
+import { type Hpa, type KeyId, TDX_STATUS, type Trace, withOperand } from "@swtdx/abi";
 import { Gpr, PconfigStatus, type SeamContext, type SeamFirmware, type SeamLoad } from "@swtdx/cpu";
 import { SeamCall } from "./call.js";
 import type { VpEnterHost } from "./entry/tdh-vp-enter.js";
@@ -59,10 +59,13 @@ export class TdxModule implements SeamFirmware {
   get keyIdShift(): number {
     return this.platform.keyIdShift;
   }
+  /** Physical addresses from here on have KeyID bits. */
+  keyIdUnit = 2 ** 52;
 
   /** TDH.SYS.INIT is done. */
   initialize(lp: SeamContext, platform: Platform): void {
     this.#platform = platform;
+    this.keyIdUnit = 2 ** platform.keyIdShift;
     this.#kot = new KeyOwnershipTable(platform.firstPrivateHkid, platform.privateHkids);
     this.#guestSide = {
       trace: this.trace,
@@ -162,10 +165,17 @@ export class TdxModule implements SeamFirmware {
   }
 
   #dispatch(call: SeamCall): bigint {
-    const rax = call.regs.gpr(Gpr.RAX);
-    const { leaf, version, reserved } = decodeLeaf(rax);
+    const at = Gpr.RAX * 8;
+    const low = call.regs.get32(at);
+    // RAX[15:0] leaf, [23:16] version; bit 63 is the P-SEAMLDR's.
+    const leaf = low & 0xffff;
+    const version = (low >>> 16) & 0xff;
     const row = seamcallRow(leaf);
-    if (reserved !== 0n || (version > 0 && (row?.version ?? 0) === 0))
+    if (
+      low >>> 24 !== 0 ||
+      (call.regs.get32(at + 4) & 0x7fff_ffff) !== 0 ||
+      (version > 0 && (row?.version ?? 0) === 0)
+    )
       return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RAX");
     if (this.state === SysState.SYS_SHUTDOWN && row?.name !== "TDH.SYS.LP.SHUTDOWN")
       return TDX_STATUS.TDX_SYS_SHUTDOWN;

@@ -9,8 +9,8 @@ import { acquireSharex, acquireSharexHp, Lock, promoteSharexHp } from "../locks.
 import type { SeamCall } from "../call.js";
 import { findTdmr, Level, PageType, pamtEntryPa, pamtPageType, type TdmrEntry } from "../structures/pamt.js";
 import { septWalk } from "../structures/sept.js";
-import { MIN_NUM_TDCS_PAGES, TDCS, TdcsStructure } from "../structures/tdcs.js";
-import { LifecycleState, TDR, TdrStructure } from "../structures/tdr.js";
+import { MIN_NUM_TDCS_PAGES, TDCS } from "../structures/tdcs.js";
+import { LifecycleState, TDR, type TdrStructure } from "../structures/tdr.js";
 import { MIN_TDVPS_PAGES, TDVPS, TdvpsStructure } from "../structures/tdvps.js";
 import { opStateIsSeamcallAllowed, opStateNeedsTlbTracking } from "../tables/op-state.js";
 import { septStateIsSeamcallAllowed } from "../tables/sept-state.js";
@@ -26,8 +26,8 @@ const {
 
 /** An HPA operand without KeyID, aligned to `alignment`; -1 when it is none. */
 export function hpaOperand(call: SeamCall, value: bigint, alignment = 4096): number {
-  if (value >> BigInt(call.module.keyIdShift) !== 0n) return -1;
   const address = Number(value);
+  if (address >= call.module.keyIdUnit) return -1;
   return address % alignment === 0 ? address : -1;
 }
 
@@ -118,7 +118,7 @@ export function lockTdr(
 ): bigint {
   const pa = hpaOperand(call, value);
   const status = lockPage(call, pa, operand, lock, expected);
-  if (status === TDX_SUCCESS) call.tdr = new TdrStructure(call.lp, pa as Hpa, call.globalHkid);
+  if (status === TDX_SUCCESS) call.useTdr(pa as Hpa);
   return status;
 }
 
@@ -126,7 +126,7 @@ export function lockTdr(
 export function lockImplicitTdr(call: SeamCall, tdr: Hpa, lock: Lock): bigint {
   const status = lockEntry(call, implicitPamtEntry(call, tdr, Level.PT_4KB), lock);
   if (status !== TDX_SUCCESS) return withOperand(status, "TDR");
-  call.tdr = new TdrStructure(call.lp, tdr, call.globalHkid);
+  call.useTdr(tdr);
   return TDX_SUCCESS;
 }
 
@@ -143,7 +143,7 @@ function checkBuildState(tdr: TdrStructure): bigint {
 export function lockTdcs(call: SeamCall, lock: Lock): bigint {
   const built = checkBuildState(call.tdr);
   if (built !== TDX_SUCCESS) return built;
-  const tdcs = new TdcsStructure(call.tdr);
+  const tdcs = call.findTdcs();
   if (lock !== Lock.NONE) {
     const pa = tdcs.pa(TDCS.OP_STATE_LOCK.offset);
     const status = acquireSharexHp(call.lp, pa, tdcs.keyId, lock);
@@ -200,7 +200,9 @@ export function isPrivateGpa(call: SeamCall, gpa: number): boolean {
 }
 
 /** Level of the root table: 3 or 4. */
-export const septRootLevel = (call: SeamCall): number => Number((call.tdcs.get(TDCS.EPTP) >> 3n) & 7n);
+export function septRootLevel({ lp, tdcs }: SeamCall): number {
+  return (lp.readU32(tdcs.pa(TDCS.EPTP.offset), tdcs.keyId) >>> 3) & 7;
+}
 
 /** The Secure EPT entry at hand, for the VMM: RCX and RDX. */
 export function reportSept(call: SeamCall): void {

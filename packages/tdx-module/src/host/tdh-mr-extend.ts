@@ -1,5 +1,6 @@
 /** TDH.MR.EXTEND: 256 bytes of a page that was added are measured. Source: intel/tdx-module tdh_mr_extend.c. */
 import { type Hpa, TDX_STATUS, withOperand } from "@swtdx/abi";
+import { Gpr } from "@swtdx/cpu";
 import type { SeamcallHandler } from "../call.js";
 import { Lock } from "../locks.js";
 import { SeptLevel } from "../structures/sept.js";
@@ -7,16 +8,18 @@ import { isPrivateGpa, lockTd, reportSept, septStateAllowed, walkSept } from "./
 
 const NAME = new TextEncoder().encode("MR.EXTEND");
 const CHUNK = 256;
+/** Bytes that an entry of each level maps. */
+const PAGE_SIZES = [2 ** 12, 2 ** 21, 2 ** 30] as const;
 
 /** RCX: GPA, 256-byte aligned. RDX: HPA of the TDR. */
 export const tdhMrExtend: SeamcallHandler = (call) => {
   const { lp, module } = call;
-  const [operand, handle] = [call.rcx, call.rdx];
-  call.clear("RCX", "RDX");
+  const gpa = call.operand(Gpr.RCX);
+  const handle = call.rdx;
+  call.clearRcxRdx();
   const status = lockTd(call, handle, "RDX", Lock.EXCLUSIVE, Lock.NONE);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
-  const gpa = operand >> 52n === 0n ? Number(operand) : -1;
-  if (gpa < 0 || gpa % CHUNK !== 0 || !isPrivateGpa(call, gpa))
+  if (gpa >= 2 ** 52 || gpa % CHUNK !== 0 || !isPrivateGpa(call, gpa))
     return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RCX");
   walkSept(call, gpa, SeptLevel.PT);
   const { sept } = call;
@@ -28,7 +31,7 @@ export const tdhMrExtend: SeamcallHandler = (call) => {
 
   const mrtd = module.mrtd(call.tdr.base);
   mrtd.block(NAME, gpa);
-  const offset = gpa % 2 ** (12 + 9 * sept.level);
+  const offset = gpa % PAGE_SIZES[sept.level];
   lp.read((sept.hpa + offset) as Hpa, sept.keyId, mrtd.next(CHUNK));
   return TDX_STATUS.TDX_SUCCESS;
 };

@@ -143,6 +143,11 @@ export class TdcsStructure extends ControlStructure {
     return (this.#pages[index] ??= this.tdr.tdcxPa(index));
   }
 
+  /** Where its pages are is read from the TDR again. */
+  forget(): void {
+    this.#pages.length = 0;
+  }
+
   get debug(): boolean {
     return (this.lp.readU8(this.pa(TDCS.ATTRIBUTES.offset), this.keyId) & 1) !== 0;
   }
