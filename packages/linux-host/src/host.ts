@@ -138,6 +138,6 @@ export class LinuxHost {
 
   /** A new process's address space. */
   createAddressSpace(): AddressSpace {
-    return new AddressSpace(this.pages, this.processor.lps[0]!);
+    return new AddressSpace(this.pages, this.processor.lps[0]);
   }
 }

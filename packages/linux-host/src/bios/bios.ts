@@ -68,14 +68,14 @@ export function runBios(
   const [bsp] = processor.lps;
   const { keyIdBits, tdxKeyIdBits, integrity } = keyIds;
   wrmsr(
-    bsp!,
+    bsp,
     "TME_ACTIVATE",
     ALGORITHM[integrity] | ENABLE | (BigInt(keyIdBits) << 32n) | (BigInt(tdxKeyIdBits) << 36n),
   );
-  wrmsr(bsp!, "SEAMRR_BASE", BigInt(layout.seamRange.start) | SEAMRR_CONFIGURED);
-  wrmsr(bsp!, "SEAMRR_MASK", (rangeMask(layout.seamRange) & ~0x1ff_ffffn) | SEAMRR_VALID_LOCK);
+  wrmsr(bsp, "SEAMRR_BASE", BigInt(layout.seamRange.start) | SEAMRR_CONFIGURED);
+  wrmsr(bsp, "SEAMRR_MASK", (rangeMask(layout.seamRange) & ~0x1ff_ffffn) | SEAMRR_VALID_LOCK);
   if (seamldrAcm === null) return;
-  const launched = bsp!.enteraccs(seamldrAcm);
+  const launched = bsp.enteraccs(seamldrAcm);
   if (launched.kind === "error") throw new BiosError(`SEAM loader: ${launched.reason}`);
   if (launched.kind === "fault") throw new BiosError(`GETSEC[ENTERACCS]: exception ${launched.vector}`);
 }

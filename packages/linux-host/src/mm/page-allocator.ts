@@ -137,7 +137,7 @@ export class PageAllocator {
   #insert(head: number, order: number): void {
     this.#free.set(head, order);
     this.#freePages += 2 ** order;
-    const stack = this.#stacks[order]!;
+    const stack = this.#stacks[order];
     stack.push(head);
     if (stack.length > 4096 && stack.length > 4 * this.#free.size)
       this.#stacks[order] = [...new Set(stack)].filter((one) => this.#free.get(one) === order);
@@ -149,7 +149,7 @@ export class PageAllocator {
   }
 
   #pop(order: number): number {
-    const stack = this.#stacks[order]!;
+    const stack = this.#stacks[order];
     while (stack.length > 0) {
       const head = stack.pop()!;
       if (this.#free.get(head) !== order) continue;

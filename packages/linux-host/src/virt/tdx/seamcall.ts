@@ -67,14 +67,18 @@ export function seamcall(lp: LogicalProcessor, rax: bigint, args: TdxModuleArgs)
 /** __seamcall_ret: outputs in `args`. */
 export function seamcallRet(lp: LogicalProcessor, rax: bigint, args: TdxModuleArgs): bigint {
   const status = seamcall(lp, rax, args);
-  const { regs } = lp;
+  readOutputs(lp, args);
+  return status;
+}
+
+/** What the last SEAMCALL left in the registers. */
+export function readOutputs({ regs }: LogicalProcessor, args: TdxModuleArgs): void {
   args.rcx = regs.gpr(Gpr.RCX);
   args.rdx = regs.gpr(Gpr.RDX);
   args.r8 = regs.gpr(Gpr.R8);
   args.r9 = regs.gpr(Gpr.R9);
   args.r10 = regs.gpr(Gpr.R10);
   args.r11 = regs.gpr(Gpr.R11);
-  return status;
 }
 
 /** RAX of a function of the TDX module. */
@@ -82,11 +86,9 @@ export const leaf = (name: SeamcallName, version = 0): bigint => encodeLeaf(SEAM
 
 /** seamcall_ret with retries while the processor has no entropy (sc_retry). */
 export function scRetry(lp: LogicalProcessor, rax: bigint, args: TdxModuleArgs): bigint {
-  const input = { ...args };
   let status = TDX_STATUS.TDX_RND_NO_ENTROPY as bigint;
-  for (let tries = 0; tries < RETRIES && status === TDX_STATUS.TDX_RND_NO_ENTROPY; tries++) {
-    Object.assign(args, input);
-    status = seamcallRet(lp, rax, args);
-  }
+  for (let tries = 0; tries < RETRIES && status === TDX_STATUS.TDX_RND_NO_ENTROPY; tries++)
+    status = seamcall(lp, rax, args);
+  readOutputs(lp, args);
   return status;
 }

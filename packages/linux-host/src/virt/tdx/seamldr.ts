@@ -29,7 +29,7 @@ export function installModule(
   module: TdxModuleImage,
   scenario: keyof typeof SEAMLDR_SCENARIO = "LOAD",
 ): bigint {
-  const lp = processor.lps[0]!;
+  const lp = processor.lps[0];
   const count = Math.ceil(module.image.length / PAGE_SIZE);
   const list: Pfn[] = [];
   const take = (): Pfn => {

@@ -53,7 +53,7 @@ export class TdxHost {
 
   /** tdx_init(): whether the BIOS gave private KeyIDs. */
   static probe(processor: Processor, pages: PageAllocator, log: KernelLog): TdxHost | null {
-    const partitioning = processor.lps[0]!.rdmsr(IA32_MKTME_KEYID_PARTITIONING);
+    const partitioning = processor.lps[0].rdmsr(IA32_MKTME_KEYID_PARTITIONING);
     if (partitioning.kind !== "ok" || partitioning.value >> 32n === 0n) return null;
     const host = new TdxHost(processor, pages, log, partitioning.value);
     log.printk(
@@ -79,7 +79,7 @@ export class TdxHost {
   }
 
   #lp(): LogicalProcessor {
-    return this.processor.lps[0]!;
+    return this.processor.lps[0];
   }
 
   #check(name: string, status: bigint): number {
