@@ -110,7 +110,7 @@ export const array = <T>(
     read: (view, base) => fields.map((field) => field.read(view, base)),
     write: (view, base, value) => {
       if (value.length > count) throw new RangeError(`${value.length} elements for an array of ${count}`);
-      value.forEach((item, i) => fields[i]!.write(view, base, item));
+      value.forEach((item, i) => fields[i].write(view, base, item));
     },
   };
 };
@@ -123,6 +123,8 @@ export const nested = <F extends Fields>(offset: number, inner: Struct<F>): Fiel
   write: (view, base, value) => inner.write(view, value, base + offset),
 });
 
+// A table holds fields of any type; `Values` recovers each.
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type Fields = Readonly<Record<string, Field<any>>>;
 export type Values<F extends Fields> = { -readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never };
 /** The TypeScript type of what a structure holds: `type TdParams = StructOf<typeof TD_PARAMS>`. */

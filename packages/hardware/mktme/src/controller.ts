@@ -5,25 +5,40 @@
  * cost. The cipher runs only when somebody looks with another key, or at the DIMM itself; what is seen then is what
  * hardware would show (a test holds this against a cipher that encrypts at once).
  *
- * Integrity (TDX module base specification 1.5, "Memory Integrity Protection"; Intel TDX white paper, 2021):
- * every line has a TD-owner bit, set when it is written with a private KeyID. A read with a private KeyID of a line
- * whose TD-owner bit is clear is poison; in cryptographic mode so is one whose MAC does not fit (another key, or
- * tampered). A read with a shared KeyID of a TD-owned line never sees plaintext: it gets the ciphertext through the
- * reader's key, or, with `tdOwnedRead: "zeros"`, the fixed pattern that the white paper gives. Writing a whole line
- * heals it.
+ * Integrity, as the TDX Module base specification 1.5 has it ("TDX Memory Integrity Protection Background"):
+ *  - Every line has a TD-owner bit: set by a write with a private KeyID, cleared by one with a shared KeyID. Writes
+ *    check nothing.
+ *  - A read with a private KeyID of a line whose TD-owner bit is clear makes poison; in cryptographic mode (Ci) so
+ *    does one whose MAC does not fit: another key, or tampered. In logical mode (Li) there is no MAC.
+ *  - A read with a shared KeyID of a TD-owned line gets zeros, without new poison: so the host can neither see
+ *    ciphertext nor test for MAC collisions. (`tdOwnedRead: "ciphertext"` shows what it would see otherwise.)
+ *  - Poison is kept with the line: whoever reads it, under any KeyID, gets zeros and poison, until the line is
+ *    written whole (MOVDIR64B). A write of a part leaves it poisoned.
+ *
+ * What memory holds before anybody writes: zeros under TME's key, not TD-owned, as the BIOS leaves it.
  */
 import { type Hpa, hpaOf, type KeyId, keyId as asKeyId, PAGE_SIZE, type Pfn, Trace } from "@swtdx/abi";
 import type { SeededRandom } from "@swtdx/crypto";
 import type { Arena } from "./arena.js";
-import { createMemoryKey, fromDimm, type KeyMaterial, lineMac, type MemoryKey, toDimm } from "./key.js";
+import {
+  createMemoryKey,
+  fromDimm,
+  type KeyMaterial,
+  lineMac,
+  MAC_KEY_SIZE,
+  type MemoryKey,
+  toDimm,
+} from "./key.js";
+import { type DimmLine, isDimmLine, lineIndex, type LineOwner, LINES_PER_PAGE, type Page } from "./page.js";
 import { LINE_SIZE } from "./xts.js";
 
 /** Outcome of an access. */
 export const MemoryStatus = { OK: 0, POISON: 1 } as const;
 export type MemoryStatus = (typeof MemoryStatus)[keyof typeof MemoryStatus];
 
-const LINES_PER_PAGE = PAGE_SIZE / LINE_SIZE;
 const MAX_DRAM = 2 ** 36;
+/** Up to this many bytes are copied one by one: a view to copy from costs more. */
+const SHORT = 32;
 const DIRECTORY_SHIFT = 9;
 const DIRECTORY_SIZE = 1 << DIRECTORY_SHIFT;
 
@@ -32,32 +47,11 @@ export interface MemoryControllerOptions {
   dramBytes: number;
   /** Default "logical": the TD-owner bit alone. */
   integrity?: "logical" | "cryptographic";
-  /** What a shared KeyID reads of TD-owned lines. Default "ciphertext". */
-  tdOwnedRead?: "ciphertext" | "zeros";
-  /** For the TME key and MAC keys. */
+  /** What a shared KeyID reads of TD-owned lines. Default "zeros", as specified. */
+  tdOwnedRead?: "zeros" | "ciphertext";
+  /** For TME's key, the MAC key and keys that PCONFIG has made at random. */
   random: SeededRandom;
   trace?: Trace;
-}
-
-/** A line as the DIMM holds it: what a probe or interposer copies and puts back. */
-export interface DimmLine {
-  data: Uint8Array;
-  mac: number;
-  tdOwner: boolean;
-}
-
-/** Who wrote a line: a key (the frame holds plaintext) or somebody at the DIMM (the frame holds what is stored). */
-type LineOwner = MemoryKey | DimmLine;
-const isDimmLine = (owner: LineOwner): owner is DimmLine => "data" in owner;
-
-interface Page {
-  /** Byte offset of the frame. */
-  offset: number;
-  /** Owner of all lines; null when they differ or one is poisoned: see `lines`. */
-  key: MemoryKey | null;
-  lines: LineOwner[] | null;
-  /** Poisoned lines. */
-  poison: Set<number> | null;
 }
 
 /** KeyIDs: how many of each kind (IA32_MKTME_KEYID_PARTITIONING). KeyID 0 is TME's own. */
@@ -71,10 +65,11 @@ export interface KeyIdPartition {
 export class MemoryController {
   readonly dramBytes: number;
   readonly integrity: "logical" | "cryptographic";
-  readonly #tdOwnedRead: "ciphertext" | "zeros";
+  readonly #tdOwnedRead: "zeros" | "ciphertext";
   readonly #random: SeededRandom;
   readonly #trace: Trace;
   readonly #directory: (Page | undefined)[][] = [];
+  readonly #macKey: Uint8Array;
   readonly #tme: MemoryKey;
   readonly #programmed = new Map<number, MemoryKey>();
   readonly #unprogrammedPrivate = new Map<number, MemoryKey>();
@@ -92,10 +87,11 @@ export class MemoryController {
       throw new RangeError(`dramBytes ${dramBytes}: must be a multiple of ${PAGE_SIZE} in (0, ${MAX_DRAM}]`);
     this.dramBytes = dramBytes;
     this.integrity = options.integrity ?? "logical";
-    this.#tdOwnedRead = options.tdOwnedRead ?? "ciphertext";
+    this.#tdOwnedRead = options.tdOwnedRead ?? "zeros";
     this.#random = options.random.fork("mktme");
     this.#trace = options.trace ?? new Trace();
-    this.#tme = this.#newKey(this.#randomMaterial(), false);
+    this.#tme = createMemoryKey(this.#randomMaterial(), false);
+    this.#macKey = this.#random.bytes(MAC_KEY_SIZE);
     this.#rebuildKeys();
   }
 
@@ -122,12 +118,12 @@ export class MemoryController {
   /** Programs a KeyID (PCONFIG.MKTME_KEY_PROGRAM). @throws RangeError for KeyID 0 or one that does not exist */
   programKey(keyId: KeyId, material: KeyMaterial): void {
     this.#checkKeyId(keyId);
-    this.#programmed.set(keyId, this.#newKey(material, this.isPrivate(keyId)));
+    this.#programmed.set(keyId, createMemoryKey(material, this.isPrivate(keyId)));
     this.#rebuildKeys();
     if (this.#trace.on) this.#trace.emit({ type: "KEYID", op: "programmed", keyId });
   }
 
-  /** Programs a KeyID with a random key, mixed with the given entropy bytes if there are any. */
+  /** Programs a KeyID with a random key (PCONFIG.MKTME_KEY_PROGRAM, KEYID_SET_KEY_RANDOM). */
   programRandomKey(keyId: KeyId): void {
     this.programKey(keyId, this.#randomMaterial());
   }
@@ -149,10 +145,6 @@ export class MemoryController {
 
   #randomMaterial(): KeyMaterial {
     return { mode: "encrypt", dataKey: this.#random.bytes(16), tweakKey: this.#random.bytes(16) };
-  }
-
-  #newKey(material: KeyMaterial, isPrivate: boolean): MemoryKey {
-    return createMemoryKey(material, this.#random.bytes(16), isPrivate);
   }
 
   /** The key of each KeyID: unprogrammed ones use TME's, which for private ones is an owner of its own. */
@@ -230,8 +222,17 @@ export class MemoryController {
 
   // ---- Accesses
 
-  /** Reads `target.length` bytes. Past the end of DRAM reads are all ones. */
+  /** Reads `target.length` bytes; a poisoned line reads as zeros. Past the end of DRAM reads are all ones. */
   read(address: Hpa, keyId: KeyId, target: Uint8Array): MemoryStatus {
+    const { length } = target;
+    if (length <= SHORT && (address % PAGE_SIZE) + length <= PAGE_SIZE) {
+      const base = this.frameForRead(Math.floor(address / PAGE_SIZE) as Pfn, keyId);
+      if (base >= 0) {
+        const from = base + (address % PAGE_SIZE);
+        for (let i = 0; i < length; i++) target[i] = this.arena.u8[from + i];
+        return MemoryStatus.OK;
+      }
+    }
     const key = this.#keyOf(keyId);
     let status: MemoryStatus = MemoryStatus.OK;
     for (let done = 0; done < target.length;) {
@@ -257,15 +258,26 @@ export class MemoryController {
       else target.set(this.arena.u8.subarray(page.offset + offset, page.offset + offset + target.length));
       return MemoryStatus.OK;
     }
+    if (!key.isPrivate && page !== undefined && page.key !== null) {
+      // Nothing is checked line by line.
+      if (page.key.isPrivate && this.#tdOwnedRead === "zeros") target.fill(0);
+      else {
+        const { first, stored } = this.#stored(frame, page, page.key, offset, target.length);
+        const seen = fromDimm(key, frame * LINES_PER_PAGE + first, stored);
+        const start = offset - first * LINE_SIZE;
+        target.set(seen.subarray(start, start + target.length));
+      }
+      return MemoryStatus.OK;
+    }
     let status: MemoryStatus = MemoryStatus.OK;
     for (let done = 0; done < target.length;) {
       const at = offset + done;
       const inLine = at % LINE_SIZE;
       const count = Math.min(LINE_SIZE - inLine, target.length - done);
-      const line = this.#readLine(frame, page, Math.floor(at / LINE_SIZE), key);
+      const line = this.#readLine(frame, Math.floor(at / LINE_SIZE), key);
       if (line === null) {
         status = MemoryStatus.POISON;
-        target.fill(0xff, done, done + count);
+        target.fill(0, done, done + count);
       } else {
         target.set(line.subarray(inLine, inLine + count), done);
       }
@@ -274,33 +286,64 @@ export class MemoryController {
     return status;
   }
 
-  /** What a reader with `key` sees of a line; null is poison. */
-  #readLine(frame: Pfn, page: Page | undefined, index: number, key: MemoryKey): Uint8Array | null {
+  /** What the DIMM holds of the lines that a range of a page with one owner touches. */
+  #stored(
+    frame: Pfn,
+    page: Page,
+    owner: MemoryKey,
+    offset: number,
+    length: number,
+  ): { first: number; stored: Uint8Array } {
+    const first = Math.floor(offset / LINE_SIZE);
+    const end = Math.ceil((offset + length) / LINE_SIZE);
+    const plain = this.arena.u8.subarray(page.offset + first * LINE_SIZE, page.offset + end * LINE_SIZE);
+    return { first, stored: toDimm(owner, frame * LINES_PER_PAGE + first, plain) };
+  }
+
+  /** What a reader with `key` sees of a line; null is poison, which stays with the line. */
+  #readLine(frame: Pfn, index: number, key: MemoryKey): Uint8Array | null {
+    const page = this.#page(frame);
     if (page?.poison?.has(index)) return null;
-    const owner = page?.lines?.[index] ?? page?.key ?? this.#tme;
-    const start = page ? page.offset + index * LINE_SIZE : 0;
-    const content = page ? this.arena.u8.subarray(start, start + LINE_SIZE) : new Uint8Array(LINE_SIZE);
+    const owner = this.#ownerOf(page, index);
+    const content = this.#content(page, index);
     if (owner === key) return content;
-    const line = frame * LINES_PER_PAGE + index;
-    const stored = isDimmLine(owner) ? content : toDimm(owner, line, content);
     const tdOwner = isDimmLine(owner) ? owner.tdOwner : owner.isPrivate;
-    if (key.isPrivate) {
-      if (!tdOwner) return null;
-      if (this.integrity === "cryptographic") {
-        const mac = isDimmLine(owner) ? owner.mac : lineMac(owner, line, tdOwner, stored);
-        if (mac !== lineMac(key, line, tdOwner, stored)) return null;
-      }
-    } else if (tdOwner && this.#tdOwnedRead === "zeros") {
-      return new Uint8Array(LINE_SIZE);
+    if (!key.isPrivate && tdOwner && this.#tdOwnedRead === "zeros") return new Uint8Array(LINE_SIZE);
+    const line = frame * LINES_PER_PAGE + index;
+    if (key.isPrivate && !tdOwner) return this.#makePoison(frame, index);
+    const stored = isDimmLine(owner) ? content : toDimm(owner, line, content);
+    if (key.isPrivate && this.integrity === "cryptographic") {
+      const mac = isDimmLine(owner) ? owner.mac : lineMac(this.#macKey, owner, line, tdOwner, stored);
+      if (mac !== lineMac(this.#macKey, key, line, tdOwner, stored)) return this.#makePoison(frame, index);
     }
     return fromDimm(key, line, stored);
   }
 
+  #ownerOf(page: Page | undefined, index: number): LineOwner {
+    return page?.lines?.[index] ?? page?.key ?? this.#tme;
+  }
+
+  /** The frame's bytes of a line: plaintext of its owner, or what somebody put on the DIMM. */
+  #content(page: Page | undefined, index: number): Uint8Array {
+    if (page === undefined) return new Uint8Array(LINE_SIZE);
+    const start = page.offset + index * LINE_SIZE;
+    return this.arena.u8.subarray(start, start + LINE_SIZE);
+  }
+
   /**
    * Writes bytes. A line that is written only in part is first read under the writer's key: POISON says that this
-   * found poison, and the line stays poisoned. Past the end of DRAM writes are dropped.
+   * found poison; the line then stays poisoned, with the bytes it had. Past the end of DRAM writes are dropped.
    */
   write(address: Hpa, keyId: KeyId, source: Uint8Array): MemoryStatus {
+    const { length } = source;
+    if (length <= SHORT && (address % PAGE_SIZE) + length <= PAGE_SIZE) {
+      const base = this.frameForWrite(Math.floor(address / PAGE_SIZE) as Pfn, keyId);
+      if (base >= 0) {
+        const to = base + (address % PAGE_SIZE);
+        for (let i = 0; i < length; i++) this.arena.u8[to + i] = source[i];
+        return MemoryStatus.OK;
+      }
+    }
     const key = this.#keyOf(keyId);
     let status: MemoryStatus = MemoryStatus.OK;
     for (let done = 0; done < source.length;) {
@@ -338,11 +381,9 @@ export class MemoryController {
       if (count === LINE_SIZE) {
         this.#setLine(frame, page, index, key, part);
       } else {
-        const old = this.#readLine(frame, page, index, key);
-        if (old === null) {
-          this.#poisonLine(frame, page, index, key);
-          status = MemoryStatus.POISON;
-        } else {
+        const old = this.#readLine(frame, index, key);
+        if (old === null) status = MemoryStatus.POISON;
+        else {
           const merged = old.slice();
           merged.set(part, inLine);
           this.#setLine(frame, page, index, key, merged);
@@ -377,63 +418,84 @@ export class MemoryController {
     this.arena.u8.set(content, page.offset + index * LINE_SIZE);
   }
 
-  #poisonLine(frame: Pfn, page: Page, index: number, owner: LineOwner): void {
-    this.#split(frame, page)[index] = owner;
+  /** Marks a line poisoned. Its bytes stay as they are. @returns null, as a poisoned read does */
+  #makePoison(frame: Pfn, index: number): null {
+    const page = this.#touch(frame);
+    this.#split(frame, page);
     (page.poison ??= new Set()).add(index);
+    return null;
   }
 
   /** A page whose lines have one owner again needs no list of them. */
   #collapse(frame: Pfn, page: Page): void {
     const { lines } = page;
     if (lines === null || (page.poison !== null && page.poison.size > 0)) return;
-    const first = lines[0]!;
+    const first = lines[0];
     if (isDimmLine(first)) return;
     for (let i = 1; i < LINES_PER_PAGE; i++) if (lines[i] !== first) return;
     this.#setOwner(frame, page, first);
   }
 
-  /** Marks a line poisoned, as an uncorrectable error would (error injection). */
+  /** Poisons the line that holds `address`, as an uncorrectable error would (error injection). */
   poison(address: Hpa): void {
-    const frame = Math.floor(address / PAGE_SIZE) as Pfn;
-    const page = this.#touch(frame);
-    const index = Math.floor((address % PAGE_SIZE) / LINE_SIZE);
-    this.#poisonLine(frame, page, index, page.lines?.[index] ?? page.key ?? this.#tme);
+    this.#makePoison(this.#frameOf(address), lineIndex(address));
+  }
+
+  /** @throws RangeError past the end of DRAM */
+  #frameOf(address: Hpa): Pfn {
+    if (!(address >= 0 && address < this.dramBytes))
+      throw new RangeError(`HPA 0x${address.toString(16)}: DRAM ends at 0x${this.dramBytes.toString(16)}`);
+    return Math.floor(address / PAGE_SIZE) as Pfn;
   }
 
   // ---- The DIMM
 
-  /** The line that holds `address`, as a probe on the DIMM sees it. */
+  /** The line that holds `address`, as a probe on the DIMM sees it. @throws RangeError past the end of DRAM */
   dimmReadLine(address: Hpa): DimmLine {
-    const frame = Math.floor(address / PAGE_SIZE) as Pfn;
-    const index = Math.floor((address % PAGE_SIZE) / LINE_SIZE);
+    const frame = this.#frameOf(address);
+    const index = lineIndex(address);
     const page = this.#page(frame);
-    const owner = page?.lines?.[index] ?? page?.key ?? this.#tme;
-    const start = page ? page.offset + index * LINE_SIZE : 0;
-    const content = page ? this.arena.u8.slice(start, start + LINE_SIZE) : new Uint8Array(LINE_SIZE);
-    if (isDimmLine(owner)) return { ...owner, data: content };
+    const owner = this.#ownerOf(page, index);
+    const content = this.#content(page, index);
+    const poison = page?.poison?.has(index) ?? false;
+    if (isDimmLine(owner)) return { ...owner, data: content.slice(), poison };
     const line = frame * LINES_PER_PAGE + index;
     const data = toDimm(owner, line, content);
-    return { data, mac: lineMac(owner, line, owner.isPrivate, data), tdOwner: owner.isPrivate };
+    const mac =
+      this.integrity === "cryptographic" ? lineMac(this.#macKey, owner, line, owner.isPrivate, data) : 0;
+    return { data, mac, tdOwner: owner.isPrivate, poison };
   }
 
-  /** Puts a line on the DIMM: tampering, or replay of what `dimmReadLine` gave. */
+  /**
+   * Puts a line on the DIMM: tampering, or replay of what `dimmReadLine` gave.
+   * @throws RangeError past the end of DRAM, or when the line has not 64 bytes
+   */
   dimmWriteLine(address: Hpa, line: DimmLine): void {
     if (line.data.length !== LINE_SIZE) throw new RangeError(`a line of ${line.data.length} bytes`);
-    const frame = Math.floor(address / PAGE_SIZE) as Pfn;
-    const page = this.#touch(frame);
-    const index = Math.floor((address % PAGE_SIZE) / LINE_SIZE);
-    this.#setLine(frame, page, index, { ...line, data: line.data.slice() }, line.data);
+    const frame = this.#frameOf(address);
+    const index = lineIndex(address);
+    this.#setLine(frame, this.#touch(frame), index, { ...line, data: line.data.slice() }, line.data);
+    if (line.poison) this.#makePoison(frame, index);
   }
 
-  /** `length` bytes as a probe on the DIMM sees them. */
+  /** `length` bytes as a probe on the DIMM sees them; zeros past the end of DRAM. */
   probe(address: Hpa, length: number): Uint8Array {
     const out = new Uint8Array(length);
-    for (let done = 0; done < length;) {
-      const at = address + done;
-      const inLine = at % LINE_SIZE;
-      const count = Math.min(LINE_SIZE - inLine, length - done);
-      if (at < this.dramBytes)
-        out.set(this.dimmReadLine((at - inLine) as Hpa).data.subarray(inLine, inLine + count), done);
+    for (let done = 0; done < length && address + done < this.dramBytes;) {
+      const at = (address + done) as Hpa;
+      const offset = at % PAGE_SIZE;
+      const frame = this.#frameOf(at);
+      const page = this.#page(frame);
+      let count = Math.min(PAGE_SIZE - offset, length - done);
+      if (page !== undefined && page.key !== null) {
+        const { first, stored } = this.#stored(frame, page, page.key, offset, count);
+        const start = offset - first * LINE_SIZE;
+        out.set(stored.subarray(start, start + count), done);
+      } else {
+        const inLine = at % LINE_SIZE;
+        count = Math.min(LINE_SIZE - inLine, count);
+        out.set(this.dimmReadLine(at).data.subarray(inLine, inLine + count), done);
+      }
       done += count;
     }
     return out;

@@ -6,7 +6,10 @@ import { type Aes128, createAes128 } from "@swtdx/crypto";
 
 /** Bytes of a memory line: what is encrypted, authenticated and poisoned as one. */
 export const LINE_SIZE = 64;
-const BLOCK = 16;
+/** Bytes of an AES block, and of a tweak. */
+export const XTS_BLOCK = 16;
+const BLOCK = XTS_BLOCK;
+const WORDS = BLOCK / 4;
 
 /** The two halves of an XTS key. */
 export interface XtsKey {
@@ -20,39 +23,58 @@ export const createXtsKey = (dataKey: Uint8Array, tweakKey: Uint8Array): XtsKey 
   tweak: createAes128(tweakKey),
 });
 
-/** Multiplies a tweak by x in GF(2^128), in place. */
-function double(bytes: Uint8Array, at: number): void {
-  let carry = 0;
-  for (let i = 0; i < BLOCK; i++) {
-    const value = bytes[at + i]!;
-    bytes[at + i] = ((value << 1) | carry) & 0xff;
-    carry = value >>> 7;
-  }
-  if (carry) bytes[at] = bytes[at]! ^ 0x87;
+/** Writes a data unit's number as a block, little-endian. */
+function setNumber(words: Uint32Array, at: number, unit: number): void {
+  words[at] = unit;
+  words[at + 1] = unit / 2 ** 32;
 }
 
-/** The tweaks of every block of `units` consecutive data units of `unitSize` bytes. */
-function tweaks(key: XtsKey, firstUnit: number, units: number, unitSize: number): Uint8Array {
-  const numbers = new Uint8Array(units * BLOCK);
-  const view = new DataView(numbers.buffer);
-  for (let i = 0; i < units; i++) view.setBigUint64(i * BLOCK, BigInt(firstUnit + i), true);
-  const first = key.tweak.encryptBlocks(numbers);
-  const out = new Uint8Array(units * unitSize);
-  for (let unit = 0; unit < units; unit++) {
-    const base = unit * unitSize;
-    out.set(first.subarray(unit * BLOCK, (unit + 1) * BLOCK), base);
-    for (let at = base + BLOCK; at < base + unitSize; at += BLOCK) {
-      out.copyWithin(at, at - BLOCK, at);
-      double(out, at);
+/** The tweak of a data unit's first block: the unit's number under the tweak key. */
+export function xtsTweak(key: XtsKey, unit: number): Uint8Array {
+  const number = new Uint32Array(WORDS);
+  setNumber(number, 0, unit);
+  return key.tweak.encryptBlocks(new Uint8Array(number.buffer));
+}
+
+/** The tweaks of every block of `units` consecutive data units of `blocks` blocks, as 32-bit words. */
+function tweaks(key: XtsKey, firstUnit: number, units: number, blocks: number): Uint32Array {
+  const numbers = new Uint32Array(units * WORDS);
+  for (let i = 0; i < units; i++) setNumber(numbers, i * WORDS, firstUnit + i);
+  const first = toWords(key.tweak.encryptBlocks(new Uint8Array(numbers.buffer)));
+  const out = new Uint32Array(units * blocks * WORDS);
+  for (let unit = 0, at = 0; unit < units; unit++) {
+    let w0 = first[unit * WORDS];
+    let w1 = first[unit * WORDS + 1];
+    let w2 = first[unit * WORDS + 2];
+    let w3 = first[unit * WORDS + 3];
+    for (let block = 0; block < blocks; block++, at += WORDS) {
+      out[at] = w0;
+      out[at + 1] = w1;
+      out[at + 2] = w2;
+      out[at + 3] = w3;
+      // Times x in GF(2^128).
+      const carry = w3 >>> 31;
+      w3 = (w3 << 1) | (w2 >>> 31);
+      w2 = (w2 << 1) | (w1 >>> 31);
+      w1 = (w1 << 1) | (w0 >>> 31);
+      w0 = (w0 << 1) ^ (carry * 0x87);
     }
   }
   return out;
 }
 
-function xor(a: Uint8Array, b: Uint8Array): Uint8Array {
-  const out = new Uint8Array(a.length);
-  for (let i = 0; i < a.length; i++) out[i] = a[i]! ^ b[i]!;
+/** A copy as words: the source may start at any address. */
+function toWords(source: Uint8Array): Uint32Array {
+  const out = new Uint32Array(source.length / 4);
+  new Uint8Array(out.buffer).set(source);
   return out;
+}
+
+/** `source` XOR `mask`. */
+function masked(source: Uint8Array, mask: Uint32Array): Uint8Array {
+  const words = toWords(source);
+  for (let i = 0; i < words.length; i++) words[i] ^= mask[i];
+  return new Uint8Array(words.buffer);
 }
 
 /**
@@ -65,8 +87,8 @@ export function xtsEncrypt(
   source: Uint8Array,
   unitSize = LINE_SIZE,
 ): Uint8Array {
-  const mask = tweaks(key, firstUnit, source.length / unitSize, unitSize);
-  return xor(key.data.encryptBlocks(xor(source, mask)), mask);
+  const mask = tweaks(key, firstUnit, source.length / unitSize, unitSize / BLOCK);
+  return masked(key.data.encryptBlocks(masked(source, mask)), mask);
 }
 
 /** The inverse of `xtsEncrypt`. */
@@ -76,6 +98,6 @@ export function xtsDecrypt(
   source: Uint8Array,
   unitSize = LINE_SIZE,
 ): Uint8Array {
-  const mask = tweaks(key, firstUnit, source.length / unitSize, unitSize);
-  return xor(key.data.decryptBlocks(xor(source, mask)), mask);
+  const mask = tweaks(key, firstUnit, source.length / unitSize, unitSize / BLOCK);
+  return masked(key.data.decryptBlocks(masked(source, mask)), mask);
 }

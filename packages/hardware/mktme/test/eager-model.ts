@@ -7,7 +7,6 @@ import { createCipheriv, createDecipheriv, createHash } from "node:crypto";
 export interface ModelKey {
   data: Uint8Array;
   tweak: Uint8Array;
-  mac: Uint8Array;
   isPrivate: boolean;
 }
 interface StoredLine {
@@ -32,9 +31,9 @@ function xts(key: ModelKey, line: number, source: Uint8Array, encrypt: boolean):
   const out = new Uint8Array(source.length);
   for (let at = 0; at < source.length; at += 16) {
     const mask = Uint8Array.from(tweak).reverse();
-    const block = source.subarray(at, at + 16).map((byte, i) => byte ^ mask[i]!);
+    const block = source.subarray(at, at + 16).map((byte, i) => byte ^ mask[i]);
     out.set(
-      aes(key.data, block, encrypt).map((byte, i) => byte ^ mask[i]!),
+      aes(key.data, block, encrypt).map((byte, i) => byte ^ mask[i]),
       at,
     );
     const value = BigInt(`0x${tweak.toString("hex")}`);
@@ -45,10 +44,17 @@ function xts(key: ModelKey, line: number, source: Uint8Array, encrypt: boolean):
   return out;
 }
 
-const mac = (key: ModelKey, line: number, tdOwner: boolean, cipher: Uint8Array): number => {
-  const number = Buffer.alloc(8);
+/** MAC key, ciphertext, encrypted line number, TD-owner bit. */
+const mac = (
+  macKey: Uint8Array,
+  key: ModelKey,
+  line: number,
+  tdOwner: boolean,
+  cipher: Uint8Array,
+): number => {
+  const number = Buffer.alloc(16);
   number.writeBigUInt64LE(BigInt(line));
-  const input = Buffer.concat([key.mac, number, Buffer.from([tdOwner ? 1 : 0]), cipher]);
+  const input = Buffer.concat([macKey, cipher, aes(key.tweak, number, true), Buffer.from([tdOwner ? 1 : 0])]);
   return createHash("sha3-256").update(input).digest().readUInt32BE(0) >>> 4;
 };
 
@@ -56,6 +62,7 @@ export class EagerMemory {
   readonly #lines = new Map<number, StoredLine>();
   constructor(
     readonly background: ModelKey,
+    readonly macKey: Uint8Array,
     readonly cryptographic: boolean,
     readonly zeros: boolean,
   ) {}
@@ -64,16 +71,24 @@ export class EagerMemory {
     const known = this.#lines.get(index);
     if (known) return known;
     const cipher = xts(this.background, index, new Uint8Array(64), true);
-    return { cipher, mac: mac(this.background, index, false, cipher), tdOwner: false, poisoned: false };
+    return {
+      cipher,
+      mac: mac(this.macKey, this.background, index, false, cipher),
+      tdOwner: false,
+      poisoned: false,
+    };
   }
 
-  /** Null is poison. */
+  /** Null is poison, which the line keeps. */
   readLine(index: number, key: ModelKey): Uint8Array | null {
     const line = this.line(index);
     if (line.poisoned) return null;
     if (key.isPrivate) {
-      if (!line.tdOwner) return null;
-      if (this.cryptographic && mac(key, index, true, line.cipher) !== line.mac) return null;
+      const fits = !this.cryptographic || mac(this.macKey, key, index, true, line.cipher) === line.mac;
+      if (!line.tdOwner || !fits) {
+        this.#lines.set(index, { ...line, poisoned: true });
+        return null;
+      }
     } else if (line.tdOwner && this.zeros) return new Uint8Array(64);
     return xts(key, index, line.cipher, false);
   }
@@ -83,16 +98,18 @@ export class EagerMemory {
     let plain = new Uint8Array(bytes);
     if (bytes.length < 64) {
       const old = this.readLine(index, key);
-      if (old === null) {
-        this.#lines.set(index, { ...this.line(index), poisoned: true });
-        return true;
-      }
+      if (old === null) return true;
       plain = new Uint8Array(old);
       plain.set(bytes, offset);
     }
     const cipher = xts(key, index, plain, true);
     const tdOwner = key.isPrivate;
-    this.#lines.set(index, { cipher, mac: mac(key, index, tdOwner, cipher), tdOwner, poisoned: false });
+    this.#lines.set(index, {
+      cipher,
+      mac: mac(this.macKey, key, index, tdOwner, cipher),
+      tdOwner,
+      poisoned: false,
+    });
     return false;
   }
 

@@ -70,15 +70,15 @@ describe("Arena", () => {
     const frames = Array.from({ length: 14 }, () => arena.allocFrame());
     expect(frames.every((offset) => offset % 4096 === 0)).toBe(true);
     expect(() => arena.allocFrame()).toThrow(ArenaExhausted);
-    arena.u8.fill(7, frames[0], frames[0]! + 4096);
-    arena.freeFrame(frames[0]!);
+    arena.u8.fill(7, frames[0], frames[0] + 4096);
+    arena.freeFrame(frames[0]);
     expect(arena.u8[arena.allocFrame()]).toBe(0);
   });
 });
 
 describe("encryption", () => {
   it("hides what was written: the DIMM holds ciphertext, another KeyID does not read it", () => {
-    const controller = memory();
+    const controller = memory({ tdOwnedRead: "ciphertext" });
     controller.programRandomKey(PRIVATE);
     const secret = new TextEncoder().encode(
       "attack at dawn, says the trust domain, sixty-four bytes of secret",
@@ -95,13 +95,15 @@ describe("encryption", () => {
     expect(hex(back)).not.toBe("00".repeat(back.length));
   });
 
-  it("a shared KeyID reads the fixed pattern of TD-owned lines where the platform has it so", () => {
-    const controller = memory({ tdOwnedRead: "zeros" });
+  it("a shared KeyID reads zeros of TD-owned lines, without poison", () => {
+    const controller = memory();
     controller.programRandomKey(PRIVATE);
     controller.write(hpa(0), PRIVATE, repeat(9, 4096));
     const back = repeat(1, 64);
     expect(controller.read(hpa(0), SHARED, back)).toBe(MemoryStatus.OK);
     expect(hex(back)).toBe("00".repeat(64));
+    expect(controller.read(hpa(0), PRIVATE, back)).toBe(MemoryStatus.OK);
+    expect(hex(back)).toBe("09".repeat(64));
   });
 
   it("what was written under a KeyID stays under its key when the KeyID is programmed anew", () => {
@@ -153,6 +155,25 @@ describe("integrity", () => {
     },
   );
 
+  it("poison stays with the line, for readers under any KeyID, until it is written whole", () => {
+    const controller = memory();
+    controller.programRandomKey(PRIVATE);
+    controller.write(hpa(0), TME, repeat(7, 4096));
+    const changed: number[] = [];
+    controller.onFrameChange((frame) => changed.push(frame));
+    const back = repeat(1, 64);
+    expect(controller.read(hpa(64), PRIVATE, back)).toBe(MemoryStatus.POISON);
+    expect(hex(back)).toBe("00".repeat(64));
+    expect(changed).toEqual([0]);
+    expect(controller.frameForRead(pfn(0), TME)).toBe(-1);
+    expect(controller.read(hpa(64), TME, back)).toBe(MemoryStatus.POISON);
+    expect(controller.dimmReadLine(hpa(64))).toMatchObject({ poison: true, tdOwner: false });
+    expect(controller.read(hpa(0), TME, back)).toBe(MemoryStatus.OK);
+    expect(controller.write(hpa(64), TME, repeat(8, 64))).toBe(MemoryStatus.OK);
+    expect(controller.read(hpa(64), TME, back)).toBe(MemoryStatus.OK);
+    expect(controller.frameForRead(pfn(0), TME)).toBeGreaterThan(0);
+  });
+
   it("another private key: garbage under logical integrity, poison under cryptographic", () => {
     for (const integrity of ["logical", "cryptographic"] as const) {
       const controller = memory({ integrity });
@@ -174,7 +195,7 @@ describe("integrity", () => {
       const old = controller.dimmReadLine(hpa(0));
       controller.write(hpa(0), PRIVATE, repeat(6, 4096));
       const tampered = controller.dimmReadLine(hpa(64));
-      tampered.data[3]! ^= 1;
+      tampered.data[3] ^= 1;
       controller.dimmWriteLine(hpa(64), tampered);
       controller.dimmWriteLine(hpa(0), old);
       const back = new Uint8Array(64);
@@ -211,6 +232,8 @@ describe("address space", () => {
     expect(() => memory({ dramBytes: 100 })).toThrow(RangeError);
     expect(() => memory().programRandomKey(TME)).toThrow(RangeError);
     expect(() => memory().programRandomKey(keyId(5))).toThrow(RangeError);
+    expect(() => memory({ dramBytes: 4096 }).poison(hpa(4096))).toThrow(RangeError);
+    expect(() => memory({ dramBytes: 4096 }).dimmReadLine(hpa(4096))).toThrow(RangeError);
   });
 });
 
@@ -235,6 +258,7 @@ const operation = fc.oneof(
 describe("the lazy controller equals an eager cipher", () => {
   it.each([
     ["logical", "ciphertext"],
+    ["logical", "zeros"],
     ["cryptographic", "ciphertext"],
     ["cryptographic", "zeros"],
   ] as const)("%s integrity, %s", (integrity, tdOwnedRead) => {
@@ -247,16 +271,12 @@ describe("the lazy controller equals an eager cipher", () => {
           random: random(),
         });
         controller.activate({ mktmeKeyIds: 2, tdxKeyIds: 2 });
-        // The controller's draws in their order: TME's data and tweak keys, its MAC key; then a MAC key per program.
+        // The controller's draws in their order: TME's data and tweak keys, then the MAC key.
         const draws = random().fork("mktme");
-        const tme: ModelKey = {
-          data: draws.bytes(16),
-          tweak: draws.bytes(16),
-          mac: draws.bytes(16),
-          isPrivate: false,
-        };
+        const tme: ModelKey = { data: draws.bytes(16), tweak: draws.bytes(16), isPrivate: false };
         const keys: ModelKey[] = [0, 1, 2, 3, 4].map((id) => ({ ...tme, isPrivate: id > 2 }));
-        const model = new EagerMemory(tme, integrity === "cryptographic", tdOwnedRead === "zeros");
+        const cryptographic = integrity === "cryptographic";
+        const model = new EagerMemory(tme, draws.bytes(16), cryptographic, tdOwnedRead === "zeros");
         for (const step of operations) {
           if (step.op === "program") {
             const material = { data: repeat(step.byte, 16), tweak: repeat(step.byte ^ 0xff, 16) };
@@ -265,13 +285,14 @@ describe("the lazy controller equals an eager cipher", () => {
               dataKey: material.data,
               tweakKey: material.tweak,
             });
-            keys[step.key] = { ...material, mac: draws.bytes(16), isPrivate: step.key > 2 };
+            keys[step.key] = { ...material, isPrivate: step.key > 2 };
           } else if (step.op === "tamper") {
             const stored = controller.dimmReadLine(hpa(step.line * 64));
-            stored.data[step.byte]! ^= 0x10;
+            stored.data[step.byte] ^= 0x10;
+            stored.poison = false;
             controller.dimmWriteLine(hpa(step.line * 64), stored);
             const cipher = model.line(step.line).cipher.slice();
-            cipher[step.byte]! ^= 0x10;
+            cipher[step.byte] ^= 0x10;
             model.setLine(step.line, { ...model.line(step.line), cipher, poisoned: false });
           } else {
             const length = Math.min(step.length, 8192 - step.at);
@@ -280,20 +301,18 @@ describe("the lazy controller equals an eager cipher", () => {
               const bytes = repeat(step.byte, length);
               const status = controller.write(step.at as Hpa, keyId(step.key), bytes);
               const met = pieces.map(([line, offset, count]) =>
-                model.writeLine(line, keys[step.key]!, offset, bytes.subarray(0, count)),
+                model.writeLine(line, keys[step.key], offset, bytes.subarray(0, count)),
               );
               expect(status).toBe(met.some(Boolean) ? 1 : 0);
             } else if (step.op === "read") {
               const bytes = new Uint8Array(length);
               const status = controller.read(step.at as Hpa, keyId(step.key), bytes);
               const parts = pieces.map(([line, offset, count]) => {
-                const content = model.readLine(line, keys[step.key]!);
+                const content = model.readLine(line, keys[step.key]);
                 return content ? content.subarray(offset, offset + count) : null;
               });
               expect(status).toBe(parts.includes(null) ? 1 : 0);
-              expect(hex(bytes)).toBe(
-                parts.map((part, i) => hex(part ?? repeat(0xff, pieces[i]![2]))).join(""),
-              );
+              expect(hex(bytes)).toBe(parts.map((part, i) => hex(part ?? repeat(0, pieces[i][2]))).join(""));
             } else {
               const expected = pieces.map(([line, offset, count]) =>
                 hex(model.line(line).cipher.subarray(offset, offset + count)),
