@@ -173,6 +173,81 @@ describe("a TD's life", () => {
     next.finalize().destroy();
   });
 
+  test("two vCPUs on two logical processors; blocking waits for both", () => {
+    const at = new TdHost({ lps: 2 });
+    const seen: unknown[] = [];
+    at.programs.set("@swtdx/test:Smp", function* (regs) {
+      if (regs.rsi === 0n) yield* enter64();
+      else {
+        yield* guest.writeCr(4, (yield* guest.readCr(4)) | 0x20n);
+        yield* guest.writeCr(3, BigInt(TABLES));
+        yield* guest.writeCr(0, (yield* guest.readCr(0)) | 0x8000_0000n);
+        yield* guest.ljmp64();
+      }
+      const info = yield* tdcall(1n);
+      seen.push([regs.rsi, info.r9, info.r8 & 0xffff_ffffn]);
+      for (;;) yield* vmcall(yield* guest.load(0x30_0000n, 8));
+    });
+    const td = build(at, "@swtdx/test:Smp");
+    td.addVcpu(0n, 7);
+    td.addPage(0x30_0000, new Uint8Array(PAGE_SIZE).fill(3));
+    td.finalize();
+    const [first, second] = at.host.lps;
+    const value = 0x0303030303030303n;
+    expect(td.enter(td.vcpus[0], {}, first).r11).toBe(value);
+    // TDH.VP.INIT was on the first one.
+    expect(td.enter(td.vcpus[1], {}, second).status).toBe(TDX_STATUS.TDX_VCPU_ASSOCIATED);
+    at.ok("TDH.VP.FLUSH", { rcx: BigInt(td.vcpus[1].tdvpr) });
+    expect(td.enter(td.vcpus[1], {}, second).r11).toBe(value);
+    expect(seen).toEqual([
+      [0n, 0n, 2n],
+      [1n, 1n, 2n],
+    ]);
+    expect(td.enter(td.vcpus[1], {}, first).status).toBe(TDX_STATUS.TDX_VCPU_ASSOCIATED);
+    const gpa = { rcx: 0x30_0000n, rdx: td.handle };
+    td.ok("TDH.MEM.RANGE.BLOCK", gpa);
+    // Translations from before live on until the epoch changes.
+    expect(td.enter(td.vcpus[1], {}, second).r11).toBe(value);
+    td.ok("TDH.MEM.TRACK", { rcx: td.handle });
+    for (const [i, lp] of [first, second].entries())
+      expect(td.enter(td.vcpus[i], {}, lp).status & 0xffff_ffffn).toBe(EPT_VIOLATION_EXIT);
+    td.ok("TDH.MEM.RANGE.UNBLOCK", gpa);
+    for (const [i, lp] of [first, second].entries()) expect(td.enter(td.vcpus[i], {}, lp).r11).toBe(value);
+    at.ok("TDH.VP.FLUSH", { rcx: BigInt(td.vcpus[1].tdvpr) }, second);
+    td.destroy();
+  });
+
+  test("a debug TD lets the VMM read and write its memory and registers", () => {
+    const at = new TdHost({ lps: 1 });
+    at.programs.set("@swtdx/test:Debug", function* () {
+      yield* enter64();
+      for (;;) yield* vmcall(yield* guest.load(0x30_0000n, 8));
+    });
+    const td = build(at, "@swtdx/test:Debug", tdParams({ ATTRIBUTES: 1n }));
+    td.addPage(0x30_0000, new Uint8Array(PAGE_SIZE).fill(3));
+    td.finalize();
+    expect(td.enter().r11).toBe(0x0303030303030303n);
+    const at8 = { rcx: 0x30_0000n, rdx: td.handle };
+    expect(td.ok("TDH.MEM.RD", at8).r8).toBe(0x0303030303030303n);
+    expect(td.ok("TDH.MEM.WR", { ...at8, r8: 0x42n }).r8).toBe(0x0303030303030303n);
+    expect(td.enter().r11).toBe(0x42n);
+    const missing = at.call("TDH.MEM.RD", { rcx: 0x31_0000n, rdx: td.handle });
+    expect(missing.status).toBe(withOperand(TDX_STATUS.TDX_EPT_ENTRY_NOT_PRESENT, "RCX"));
+    const rcx = BigInt(td.vcpus[0].tdvpr);
+    const rip = td.ok("TDH.VP.RD", { rcx, rdx: GUEST_RIP }).r8;
+    expect(rip >> 12n).toBe(BigInt(RESET_PAGE / PAGE_SIZE));
+    expect(td.ok("TDH.VP.WR", { rcx, rdx: GUEST_RIP, r8: rip, r9: NULL_PA }).r8).toBe(rip);
+    expect(at.call("TDH.VP.RD", { rcx, rdx: vmcsFieldId(0x6c16) }).status).toBe(
+      TDX_STATUS.TDX_METADATA_FIELD_NOT_READABLE,
+    );
+    // Every field that enumeration names can be read.
+    let fields = 0;
+    for (let id = at.call("TDH.VP.RD", { rcx, rdx: NULL_PA }, at.lp, 1).rdx; id !== NULL_PA; fields++)
+      id = at.ok("TDH.VP.RD", { rcx, rdx: id }, at.lp, 1).rdx;
+    expect(fields).toBeGreaterThan(500);
+    td.destroy();
+  });
+
   test("MRTD is what the specification's algorithm gives", () => {
     const at = new TdHost();
     at.programs.set("@swtdx/test:Empty", function* () {
