@@ -3,8 +3,9 @@ import { Errno, type SeamcallName, statusIs, TDX_STATUS } from "@swtdx/abi";
 import {
   leaf,
   type LogicalProcessor,
+  readOutputs,
   scRetry,
-  seamcallRet,
+  seamcall,
   type TdxModuleArgs,
   tdxModuleArgs,
 } from "@swtdx/linux-host";
@@ -12,8 +13,10 @@ import {
 /** Times that a busy operand is asked for again. */
 const BUSY_RETRIES = 16;
 
-/** Outputs of the last call; overwritten by the next. */
+/** Operands of a call, then its outputs once somebody asks for them; overwritten by the next. */
 const args: TdxModuleArgs = tdxModuleArgs();
+/** Where the outputs of the last call still are in the registers. */
+let caller: LogicalProcessor | null = null;
 const LEAVES = new Map<string, bigint>();
 
 function rax(name: SeamcallName, version: number): bigint {
@@ -33,15 +36,24 @@ export function tdh(
   r9 = 0n,
   version = 0,
 ): bigint {
+  setOperands(rcx, rdx, r8, r9);
+  caller = lp;
+  return seamcall(lp, rax(name, version), args);
+}
+function setOperands(rcx: bigint, rdx: bigint, r8: bigint, r9: bigint): void {
   args.rcx = rcx;
   args.rdx = rdx;
   args.r8 = r8;
   args.r9 = r9;
   args.r10 = 0n;
   args.r11 = 0n;
-  return seamcallRet(lp, rax(name, version), args);
 }
-export const outputs = (): Readonly<TdxModuleArgs> => args;
+/** Outputs of the last call, to be asked for before anything else runs on its logical processor. */
+export function outputs(): Readonly<TdxModuleArgs> {
+  if (caller) readOutputs(caller, args);
+  caller = null;
+  return args;
+}
 
 /** As `tdh`, again while an operand is busy or there is no entropy. */
 export function tdhRetry(
@@ -55,7 +67,8 @@ export function tdhRetry(
 ): bigint {
   let status = 0n;
   for (let tries = 0; tries < BUSY_RETRIES; tries++) {
-    Object.assign(args, { rcx, rdx, r8, r9, r10: 0n, r11: 0n });
+    setOperands(rcx, rdx, r8, r9);
+    caller = null;
     status = scRetry(lp, rax(name, version), args);
     if (!isBusy(status)) return status;
   }

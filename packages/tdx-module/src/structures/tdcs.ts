@@ -133,19 +133,24 @@ export const CONFIG_FLAGS_FLEXIBLE_PENDING_VE = 1n << 1n;
 export const CONFIG_FLAGS_NO_RBP_MOD = 1n << 2n;
 
 export class TdcsStructure extends ControlStructure {
-  readonly #pages: (Hpa | undefined)[] = [];
+  /** HPAs of the pages, -1: not read yet. */
+  readonly #pages = new Float64Array(MAX_NUM_TDCS_PAGES).fill(-1);
 
   constructor(readonly tdr: TdrStructure) {
     super(tdr.lp, tdr.hkid);
   }
 
   page(index: number): Hpa {
-    return (this.#pages[index] ??= this.tdr.tdcxPa(index));
+    const known = this.#pages[index];
+    if (known >= 0) return known as Hpa;
+    const pa = this.tdr.tdcxPa(index);
+    this.#pages[index] = pa;
+    return pa;
   }
 
   /** Where its pages are is read from the TDR again. */
   forget(): void {
-    this.#pages.length = 0;
+    this.#pages.fill(-1);
   }
 
   get debug(): boolean {
