@@ -181,12 +181,19 @@ export function loadGuest(t: TransitionContext, c: CheckContext): number {
   for (let i = 0; i < 8; i++) u32[(RegisterFile.segment(i) + SEG.SELECTOR) / 4] &= 0xffff;
   // CR0: ET, NW, CD and the reserved bits keep their values; ET reads as 1.
   regs.set32(REG.CR0, (v.lo(VMCS.GUEST_CR0) | 0x10) >>> 0);
-  if ((c.entry & ENTRY.LOAD_DEBUG_CONTROLS) !== 0)
-    regs.set(REG.DR7, (v.get(VMCS.GUEST_DR7) & 0xffff2fffn) | 0x400n);
-  if ((c.entry & ENTRY.LOAD_PAT) !== 0) regs.set(REG.PAT, v.get(VMCS.GUEST_IA32_PAT));
+  if ((c.entry & ENTRY.LOAD_DEBUG_CONTROLS) !== 0) {
+    u32[REG.DR7 / 4] = (v.lo(VMCS.GUEST_DR7) & 0xffff2fff) | 0x400;
+    u32[REG.DR7 / 4 + 1] = 0;
+  }
+  if ((c.entry & ENTRY.LOAD_PAT) !== 0) {
+    u32[REG.PAT / 4] = v.lo(VMCS.GUEST_IA32_PAT);
+    u32[REG.PAT / 4 + 1] = v.hi(VMCS.GUEST_IA32_PAT);
+  }
   const ia32e = (c.entry & ENTRY.IA32E_MODE_GUEST) !== 0;
-  if ((c.entry & ENTRY.LOAD_EFER) !== 0) regs.set(REG.EFER, v.get(VMCS.GUEST_IA32_EFER));
-  else {
+  if ((c.entry & ENTRY.LOAD_EFER) !== 0) {
+    u32[REG.EFER / 4] = v.lo(VMCS.GUEST_IA32_EFER);
+    u32[REG.EFER / 4 + 1] = v.hi(VMCS.GUEST_IA32_EFER);
+  } else {
     const efer = regs.get(REG.EFER);
     const paging = (v.lo(VMCS.GUEST_CR0) & 0x80000000) !== 0;
     regs.set(REG.EFER, ia32e ? efer | 0x500n : paging ? efer & ~0x500n : efer & ~0x400n);
