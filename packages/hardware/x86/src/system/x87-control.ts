@@ -1,6 +1,7 @@
 /**
  * x87 control instructions, which firmware and kernels use to find and initialise the unit: FNINIT, FNCLEX, FLDCW,
- * FNSTCW, FNSTSW, EMMS. x87 arithmetic is not here: those opcodes raise #UD.
+ * FNSTCW, FNSTSW, EMMS. Data transfers are in x87-move.ts. x87 arithmetic is not
+ * here: those opcodes raise #UD.
  * SDM vol. 1 ch. 8, vol. 2.
  */
 import type { X86Core } from "../core.js";
@@ -8,6 +9,7 @@ import { ENGINE, FpuBlock, Status, Vector } from "../layout.js";
 import { REG } from "../register-file.js";
 import { FAULTED, fieldA, readOperand, writeOperand } from "./memory.js";
 import type { Operation } from "./operations.js";
+import { move } from "./x87-move.js";
 
 /** Opcode's low three bits and ModRM.reg of the memory forms; opcode's low bits and ModRM of the register forms. */
 const FLDCW = 0x105;
@@ -45,8 +47,10 @@ function control(core: X86Core, pc: number, memory: boolean): number {
     case FNCLEX:
       core.set32(REG.FSW, core.get32(REG.FSW) & 0x7f00);
       return Status.NEXT;
-    default:
-      return core.raise(Vector.UD);
+    default: {
+      const status = move(core, pc, which, memory);
+      return status < 0 ? core.raise(Vector.UD) : status;
+    }
   }
 }
 
