@@ -31,7 +31,7 @@ const reportRequest = {
   reportData: new Uint8Array(64),
   teeInfoHash: new Uint8Array(48),
 };
-let report = new Uint8Array();
+let report: Uint8Array = new Uint8Array();
 
 // The BIOS's part: 6 KeyID bits of which 1 is TDX's, the SEAM range, VMX, and the loader's authenticated module.
 lp.wrmsr(0x982, (1n << 48n) | (1n << 36n) | (6n << 32n) | 3n);
