@@ -147,7 +147,7 @@ msr(0x2ff, "IA32_MTRR_DEF_TYPE", "mtrrType", { writable: 0xcffn });
 for (let i = 0; i < 4; i++) msr(0x309 + i, `IA32_FIXED_CTR${i}`, "mask", { writable: 0xffff_ffff_ffffn });
 msr(0x329, "MSR_PERF_METRICS", "mask");
 // Full-width counter writes, architectural LBR format.
-msr(0x345, "IA32_PERF_CAPABILITIES", "ro", { reset: 0x203fn });
+msr(0x345, "IA32_PERF_CAPABILITIES", "ro", { reset: 0x303fn });
 msr(0x38d, "IA32_FIXED_CTR_CTRL", "mask", { writable: 0xbbbbn });
 msr(0x38e, "IA32_PERF_GLOBAL_STATUS", "ro");
 msr(0x38f, "IA32_PERF_GLOBAL_CTRL", "mask", { reset: 0xffn, writable: 0x1_000f_0000_00ffn });
