@@ -5,8 +5,8 @@
 import {
   Errno,
   KVM_API_VERSION,
-  KVM_MAX_CPUID_ENTRIES,
   KVM_RUN_MMAP_SIZE,
+  KVM_X86_DEFAULT_VM,
   KVM_X86_TDX_VM,
   KvmCap,
   type KvmCpuid2,
@@ -23,7 +23,7 @@ import {
 import { GuestMemfd } from "./guest-memfd.js";
 import { Vcpu } from "./vcpu.js";
 import { Vm } from "./vm.js";
-import { supportedCpuid } from "./x86/cpuid.js";
+import { fillCpuid, supportedCpuid } from "./x86/cpuid.js";
 import { KernelError } from "./x86/errno.js";
 
 /** /dev/kvm itself. */
@@ -181,7 +181,7 @@ export class KvmProcess {
 
   /** Mask of types that KVM_CREATE_VM takes. */
   get vmTypes(): number {
-    return this.host.tdx ? 1 << KVM_X86_TDX_VM : 0;
+    return (1 << KVM_X86_DEFAULT_VM) | (this.host.tdx ? 1 << KVM_X86_TDX_VM : 0);
   }
 
   checkExtension(cap: number): number {
@@ -229,12 +229,3 @@ const kindOf = (file: File): string =>
       : file instanceof Vcpu
         ? `vcpu${file.id}`
         : "guest_memfd";
-
-/** A kvm_cpuid2 for the caller: -E2BIG when it has too little room. */
-export function fillCpuid(target: KvmCpuid2, entries: readonly KvmCpuid2["entries"][number][]): number {
-  if (target.nent < entries.length) return -Errno.E2BIG;
-  if (target.nent > KVM_MAX_CPUID_ENTRIES) target.nent = KVM_MAX_CPUID_ENTRIES;
-  target.nent = entries.length;
-  target.entries = entries.map((entry) => ({ ...entry }));
-  return 0;
-}

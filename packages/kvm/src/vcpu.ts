@@ -10,10 +10,12 @@ import {
   KVM_RUN_PIO_OFFSET,
   KvmExit,
   type KvmCpuidEntry2,
+  PAGE_SIZE,
 } from "@swtdx/abi";
 import type { LogicalProcessor } from "@swtdx/linux-host";
 import type { Vm } from "./vm.js";
-import { Lapic, ipiTargets } from "./x86/lapic.js";
+import { type ApicMessage, DeliveryMode, Shorthand } from "./x86/apic-bus.js";
+import { Lapic } from "./x86/lapic.js";
 import { RunResult, type VcpuBackend } from "./x86/ops.js";
 
 /** TSC ticks that a vCPU runs at a stretch before KVM_RUN returns -EINTR. */
@@ -24,7 +26,15 @@ export const POSTED_INTR_VECTOR = 0xf2;
 
 const EXIT_REASON = KVM_RUN_HEAD.fields.exit_reason.offset;
 const IMMEDIATE_EXIT = KVM_RUN_HEAD.fields.immediate_exit.offset;
-const DELIVERY = { FIXED: 0, LOWEST: 1, NMI: 4 } as const;
+
+const fixedMessage = (vector: number, id: number): ApicMessage => ({
+  mode: DeliveryMode.FIXED,
+  vector,
+  destination: id,
+  logical: false,
+  shorthand: Shorthand.SELF,
+  level: false,
+});
 
 export class Vcpu {
   /** struct kvm_run and what follows it. */
@@ -35,6 +45,8 @@ export class Vcpu {
   cpuid: readonly KvmCpuidEntry2[] = [];
   /** Waits for an interrupt (HLT). */
   halted = false;
+  /** Waits for INIT and start-up: an application processor of an ordinary VM. */
+  waitsForStartup = false;
   /** User space has an exit to handle. */
   #exitPending = false;
   /** TSC at which the current slice ends; null: none has begun. */
@@ -50,22 +62,10 @@ export class Vcpu {
       now: () => vm.process.now(),
       guestTsc: () => vm.guestTsc(lp),
       timeOfGuestTsc: (tsc) => vm.timeOfGuestTsc(lp, tsc),
-      post: (vector) => this.deliver(DELIVERY.FIXED, vector),
-      sendIpi: (mode, vector, destination, shorthand) => {
-        const ids = vm.vcpus.map((vcpu) => vcpu.id);
-        for (const target of ipiTargets(ids, id, destination, shorthand))
-          vm.vcpu(target)?.deliver(mode, vector);
-      },
+      post: (vector) => this.backend.deliver(fixedMessage(vector, id)),
+      send: (message) => void vm.sendMessage(message, id),
     });
     this.backend = vm.backend.createVcpu(this);
-  }
-
-  /** An interrupt message: delivery mode and vector. */
-  deliver(mode: number, vector: number): void {
-    if (mode === DELIVERY.NMI) this.backend.nmi();
-    else if (mode === DELIVERY.FIXED || mode === DELIVERY.LOWEST) this.backend.deliverInterrupt(vector);
-    else return;
-    this.halted = false;
   }
 
   /** An exit to user space. */
@@ -78,13 +78,13 @@ export class Vcpu {
     return RunResult.EXIT;
   }
 
-  /** KVM_EXIT_IO with one item of data. */
-  exitIo(out: boolean, size: number, port: number, data: number): RunResult {
+  /** KVM_EXIT_IO; the (first) item of data is given, `count` items may follow it. */
+  exitIo(out: boolean, size: number, port: number, data: number, count = 1): RunResult {
     const { view } = this;
     view.setUint8(32, out ? 1 : 0);
     view.setUint8(33, size);
     view.setUint16(34, port, true);
-    view.setUint32(36, 1, true);
+    view.setUint32(36, count, true);
     view.setBigUint64(40, BigInt(KVM_RUN_PIO_OFFSET), true);
     view.setUint32(KVM_RUN_PIO_OFFSET, data, true);
     return this.exit(KvmExit.KVM_EXIT_IO);
@@ -95,17 +95,52 @@ export class Vcpu {
     return size === 4 ? value : value & ((1 << (8 * size)) - 1);
   }
 
+  /** KVM_EXIT_MMIO; a write's data are given, a read's will stand in the same place. */
+  exitMmio(gpa: number, size: number, isWrite: boolean, data: bigint): RunResult {
+    const { view } = this;
+    view.setBigUint64(32, BigInt(gpa), true);
+    view.setBigUint64(40, data, true);
+    view.setUint32(48, size, true);
+    view.setUint8(52, isWrite ? 1 : 0);
+    return this.exit(KvmExit.KVM_EXIT_MMIO);
+  }
+  /** What user space answered an MMIO read with. */
+  mmioData(size: number): bigint {
+    return BigInt.asUintN(8 * size, this.view.getBigUint64(40, true));
+  }
+  /** KVM_EXIT_MEMORY_FAULT. @returns -EFAULT, as KVM_RUN does then */
+  exitMemoryFault(gfn: number, flags: bigint): RunResult {
+    const { view } = this;
+    view.setBigUint64(32, flags, true);
+    view.setBigUint64(40, BigInt(gfn) * BigInt(PAGE_SIZE), true);
+    view.setBigUint64(48, BigInt(PAGE_SIZE), true);
+    this.exit(KvmExit.KVM_EXIT_MEMORY_FAULT);
+    return -Errno.EFAULT;
+  }
+  /** KVM_EXIT_INTERNAL_ERROR. */
+  exitInternalError(suberror: number, data: readonly bigint[]): RunResult {
+    const { view } = this;
+    view.setUint32(32, suberror, true);
+    view.setUint32(36, data.length, true);
+    data.forEach((word, i) => view.setBigUint64(40 + 8 * i, word, true));
+    return this.exit(KvmExit.KVM_EXIT_INTERNAL_ERROR);
+  }
+
   /** KVM_RUN. @returns 0 with an exit in kvm_run, or -errno: EINTR the slice is over, EAGAIN waiting for an interrupt */
   ioctlRun(): number {
     if (this.#exitPending) {
       this.#exitPending = false;
-      this.backend.completeExit();
+      if (this.backend.completeExit() === RunResult.EXIT) return 0;
     }
     if (this.run[IMMEDIATE_EXIT] !== 0) return -Errno.EINTR;
     const { lp } = this;
     this.#sliceEnd ??= lp.tsc + SLICE_TICKS;
     for (;;) {
       this.lapic.tick();
+      if (this.waitsForStartup) {
+        this.#sliceEnd = null;
+        return -Errno.EAGAIN;
+      }
       if (this.halted) {
         if (!this.backend.hasInterrupt()) {
           this.#sliceEnd = null;

@@ -2,6 +2,7 @@
 import {
   Errno,
   type HpaAndKeyId,
+  KVM_IRQ_ROUTING_MSI,
   KVM_MEM_GUEST_MEMFD,
   KVM_MEMORY_ATTRIBUTE_PRIVATE,
   KVM_X86_TDX_VM,
@@ -10,6 +11,7 @@ import {
   type KvmCreateGuestMemfd,
   type KvmEnableCap,
   KvmIoctl,
+  type KvmIrqRoutingEntry,
   type KvmMemoryAttributes,
   type KvmMsi,
   type KvmTdxCmd,
@@ -21,8 +23,12 @@ import { GuestMemfd } from "./guest-memfd.js";
 import { PrivateRanges } from "./memory-attributes.js";
 import { Memslots } from "./memslots.js";
 import type { KvmProcess } from "./process.js";
+import { fillCpuid } from "./x86/cpuid.js";
 import { Vcpu } from "./vcpu.js";
 import { TdxVm } from "./vmx/tdx.js";
+import { VmxVm } from "./vmx/vmx.js";
+import { type ApicMessage, msiMessage, recipients } from "./x86/apic-bus.js";
+import { vcpuStateIoctl } from "./x86/state-ioctls.js";
 import type { VmBackend } from "./x86/ops.js";
 
 const MAX_MEMSLOTS = 32764;
@@ -39,6 +45,8 @@ export class Vm {
   tscKhz: number;
   apicBusCycleNs = APIC_BUS_CYCLE_NS;
   splitIrqchip = false;
+  /** Vectors of the I/O APIC's level-triggered inputs. */
+  readonly eoiVectors = new Set<number>();
   /** Hypercalls that exit to user space, by number. */
   hypercallExits = 0n;
   /** A back end met an error after which the VM can do nothing more. */
@@ -51,7 +59,7 @@ export class Vm {
   ) {
     this.maxVcpus = process.checkExtension(KvmCap.KVM_CAP_MAX_VCPUS);
     this.tscKhz = Math.round(process.tscHz / 1000);
-    this.backend = new TdxVm(this);
+    this.backend = this.isTdx ? new TdxVm(this) : new VmxVm(this);
     this.#stopNotifier = process.memory.onUnmap((mapping, offset, length) =>
       this.#unmapUser(mapping, offset, length),
     );
@@ -62,6 +70,19 @@ export class Vm {
   }
   vcpu(id: number): Vcpu | undefined {
     return this.vcpus.find((one) => one.id === id);
+  }
+
+  // ---- Interrupt messages
+
+  /** @param sender local APIC ID, -1 for a device. @returns how many local APICs took it */
+  sendMessage(message: ApicMessage, sender: number): number {
+    const targets = recipients(
+      this.vcpus.map(({ backend }) => backend.apic),
+      message,
+      sender,
+    );
+    for (const { id } of targets) this.vcpu(id)?.backend.deliver(message);
+    return targets.length;
   }
 
   // ---- Time
@@ -90,6 +111,12 @@ export class Vm {
         return this.#createVcpu(arg as number);
       case KvmIoctl.KVM_CREATE_GUEST_MEMFD:
         return this.#createGuestMemfd(arg as KvmCreateGuestMemfd);
+      case KvmIoctl.KVM_SET_USER_MEMORY_REGION: {
+        const region = arg as KvmUserspaceMemoryRegion2;
+        // Guest memory other than user memory needs the second form.
+        if ((region.flags & KVM_MEM_GUEST_MEMFD) !== 0) return -Errno.EINVAL;
+        return this.#setMemoryRegion({ ...region, guest_memfd: 0, guest_memfd_offset: 0 });
+      }
       case KvmIoctl.KVM_SET_USER_MEMORY_REGION2:
         return this.#setMemoryRegion(arg as KvmUserspaceMemoryRegion2);
       case KvmIoctl.KVM_SET_MEMORY_ATTRIBUTES:
@@ -101,7 +128,7 @@ export class Vm {
       case KvmIoctl.KVM_SIGNAL_MSI:
         return this.#signalMsi(arg as KvmMsi);
       case KvmIoctl.KVM_SET_GSI_ROUTING:
-        return this.splitIrqchip ? 0 : -Errno.ENXIO;
+        return this.#setGsiRouting(arg ?? {});
       case KvmIoctl.KVM_MEMORY_ENCRYPT_OP:
         return this.backend.memEncOp(arg as KvmTdxCmd);
       default:
@@ -122,9 +149,10 @@ export class Vm {
       case KvmIoctl.KVM_NMI:
         vcpu.backend.nmi();
         return 0;
+      case KvmIoctl.KVM_GET_CPUID2:
+        return fillCpuid(arg as KvmCpuid2, vcpu.cpuid);
       default:
-        // A TD's registers are nobody's but the guest's.
-        return -Errno.EINVAL;
+        return vcpuStateIoctl(vcpu, request, arg);
     }
   }
 
@@ -174,6 +202,7 @@ export class Vm {
   }
 
   #createGuestMemfd({ size, flags }: KvmCreateGuestMemfd): number {
+    if (!this.isTdx) return -Errno.EINVAL;
     if (flags !== 0n || size <= 0 || size % PAGE_SIZE !== 0) return -Errno.EINVAL;
     const { host } = this.process;
     const lp = host.lps[0];
@@ -245,6 +274,7 @@ export class Vm {
   }
 
   #setMemoryAttributes({ address, size, attributes, flags }: KvmMemoryAttributes): number {
+    if (!this.isTdx) return -Errno.ENOTTY;
     if (flags !== 0n || (attributes & ~KVM_MEMORY_ATTRIBUTE_PRIVATE) !== 0n) return -Errno.EINVAL;
     if (size <= 0 || address % PAGE_SIZE !== 0 || size % PAGE_SIZE !== 0) return -Errno.EINVAL;
     const isPrivate = attributes === KVM_MEMORY_ATTRIBUTE_PRIVATE;
@@ -259,12 +289,18 @@ export class Vm {
   /** KVM_SIGNAL_MSI. @returns how many local APICs took it */
   #signalMsi({ address_lo, address_hi, data, flags }: KvmMsi): number {
     if (flags !== 0) return -Errno.EINVAL;
-    const destination = ((address_lo >>> 12) & 0xff) | (address_hi & 0xffff_ff00);
-    const mode = (data >>> 8) & 7;
-    const targets =
-      destination === 0xff ? this.vcpus : this.vcpus.filter((vcpu) => vcpu.id === destination >>> 0);
-    for (const vcpu of targets) vcpu.deliver(mode, data & 0xff);
-    return targets.length;
+    return this.sendMessage(msiMessage(address_lo, address_hi, data), -1);
+  }
+
+  /** KVM_SET_GSI_ROUTING: which level-triggered vectors user space's I/O APIC wants to hear the EOI of. */
+  #setGsiRouting({ entries = [] }: { entries?: readonly KvmIrqRoutingEntry[] }): number {
+    if (!this.splitIrqchip) return -Errno.ENXIO;
+    this.eoiVectors.clear();
+    for (const { type, data } of entries) {
+      if (type !== KVM_IRQ_ROUTING_MSI) return -Errno.EINVAL;
+      if ((data & 0x8000) !== 0) this.eoiVectors.add(data & 0xff);
+    }
+    return 0;
   }
 
   #unmapUser(mapping: UserMapping, offset: number, length: number): void {

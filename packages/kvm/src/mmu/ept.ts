@@ -1,7 +1,7 @@
 /**
- * The shared EPT of a TD: an EPT in host memory for GPAs with the shared bit, which the processor walks with KeyID 0.
- * Entries that are not present suppress #VE, but for emulated MMIO, where the guest gets a #VE at once.
- * Source: Linux arch/x86/kvm/mmu/spte.c (shadow_mmio_value 0 for TDX, SHADOW_NONPRESENT_VALUE), Intel SDM vol. 3C, 30.3.
+ * An EPT in host memory, 4 KiB pages: of an ordinary VM, or a TD's shared EPT (GPAs with the shared bit), which the
+ * processor walks with KeyID 0. They differ in the entries that map nothing.
+ * Source: Linux arch/x86/kvm/mmu/spte.c (shadow_mmio_value, SHADOW_NONPRESENT_VALUE), tdp_mmu.c; Intel SDM vol. 3C, 30.3.
  */
 import { Errno, type HpaAndKeyId, PAGE_SIZE, type Pfn } from "@swtdx/abi";
 import type { LogicalProcessor, PageAllocator } from "@swtdx/linux-host";
@@ -12,9 +12,21 @@ const RWX = 7n;
 const MEMORY_TYPE = (6n << 3n) | (1n << 6n);
 const SUPPRESS_VE = 1n << 63n;
 const ADDRESS = 0x000f_ffff_ffff_f000n;
-const MMIO = 0n;
+/** Write and execute without read: misconfigured. */
+const MISCONFIGURED = 6n;
 
-export class SharedEpt {
+/** Entries that map nothing. */
+export interface EptFlavour {
+  readonly nonPresent: bigint;
+  /** Of emulated MMIO. */
+  readonly mmio: bigint;
+}
+/** A TD's shared EPT: MMIO is a #VE in the guest, all else that is missing an exit. */
+export const SHARED_EPT: EptFlavour = { nonPresent: SUPPRESS_VE, mmio: 0n };
+/** An ordinary VM's: MMIO is an EPT misconfiguration (VMX_EPT_MISCONFIG_WX_VALUE), what is missing a violation. */
+export const VMX_EPT: EptFlavour = { nonPresent: SUPPRESS_VE, mmio: MISCONFIGURED };
+
+export class Ept {
   readonly root: Pfn;
   readonly #pages: Pfn[] = [];
   /** Address of each page table that exists, by frame / 512. */
@@ -25,16 +37,17 @@ export class SharedEpt {
     private readonly allocator: PageAllocator,
     /** 4 or 5. */
     private readonly levels: number,
+    private readonly flavour: EptFlavour,
   ) {
     this.root = this.#table();
   }
 
   #table(): Pfn {
-    const page = this.allocator.allocPage("shared EPT");
+    const page = this.allocator.allocPage("EPT");
     if (page === null) throw new KernelError(Errno.ENOMEM);
     this.#pages.push(page);
     const bytes = new Uint8Array(PAGE_SIZE);
-    new BigUint64Array(bytes.buffer).fill(SUPPRESS_VE);
+    new BigUint64Array(bytes.buffer).fill(this.flavour.nonPresent);
     this.lp.memWrite((page * PAGE_SIZE) as HpaAndKeyId, bytes);
     return page;
   }
@@ -42,6 +55,11 @@ export class SharedEpt {
   #read(at: number): bigint {
     const outcome = this.lp.memReadU64(at as HpaAndKeyId);
     return outcome.kind === "ok" ? outcome.value : 0n;
+  }
+
+  /** EPTP: write-back tables without accessed and dirty flags. */
+  get pointer(): bigint {
+    return BigInt(this.root * PAGE_SIZE) | 6n | BigInt((this.levels - 1) << 3);
   }
 
   /** Address of the page table for a frame, made if need be. @param gfn with the shared bit */
@@ -68,9 +86,9 @@ export class SharedEpt {
     const rights = writable ? RWX : RWX & ~2n;
     this.#set(gfn, BigInt(page * PAGE_SIZE) | rights | MEMORY_TYPE | SUPPRESS_VE);
   }
-  /** Marks a frame as emulated MMIO: access gives a #VE in the guest. */
+  /** Marks a frame as emulated MMIO. */
   mapMmio(gfn: number): void {
-    this.#set(gfn, MMIO);
+    this.#set(gfn, this.flavour.mmio);
   }
   #set(gfn: number, entry: bigint): void {
     this.lp.memWriteU64((this.#tableOf(gfn) + (gfn % 512) * 8) as HpaAndKeyId, entry);
@@ -88,8 +106,8 @@ export class SharedEpt {
       }
       for (; gfn < stop; gfn++) {
         const at = (table + (gfn % 512) * 8) as HpaAndKeyId;
-        if (this.#read(at) === SUPPRESS_VE) continue;
-        this.lp.memWriteU64(at, SUPPRESS_VE);
+        if (this.#read(at) === this.flavour.nonPresent) continue;
+        this.lp.memWriteU64(at, this.flavour.nonPresent);
         zapped = true;
       }
     }

@@ -4,6 +4,7 @@
  */
 import {
   Errno,
+  KVM_EXIT_HYPERCALL_LONG_MODE,
   KVM_HC_MAP_GPA_RANGE,
   KVM_MAP_GPA_RANGE_DECRYPTED,
   KVM_MAP_GPA_RANGE_ENCRYPTED,
@@ -15,15 +16,14 @@ import {
 } from "@swtdx/abi";
 import { Gpr } from "@swtdx/linux-host";
 import type { Vcpu } from "../vcpu.js";
-import { findCpuid } from "../x86/cpuid.js";
+import { kvmCpuid } from "../x86/cpuid.js";
+import { kvmHypercall } from "../x86/hypercall.js";
 import { RunResult } from "../x86/ops.js";
 import { readGuestMsr, writeGuestMsr } from "./tdx-msr.js";
 
 const { SUCCESS, RETRY, INVALID_OPERAND, SUBFUNC_UNSUPPORTED, ALIGN_ERROR } = TDVMCALL_STATUS;
 /** MapGPA is handed to user space in pieces of this many bytes. */
 const MAP_GPA_CHUNK = 2 * 2 ** 20;
-/** KVM's hypercalls: "no such one", as KVM returns it. */
-const KVM_ENOSYS = BigInt.asUintN(64, -1000n);
 
 /** What TDVMCALL handling needs of the TDX vCPU. */
 export interface TdvmcallVcpu {
@@ -35,18 +35,22 @@ export interface TdvmcallVcpu {
   readonly gpaLimit: bigint;
   /** Status (RAX) of the last TDH.VP.ENTER. */
   readonly vpEnterRet: bigint;
-  /** What finishes the exit to user space; called at the next KVM_RUN. */
-  complete: (() => void) | null;
+  /** What finishes the exit to user space; called at the next KVM_RUN. May make another exit. */
+  complete: (() => RunResult | void) | null;
+  /** An event waits that the guest may take. */
+  hasInterrupt(): boolean;
+  /** The guest said HLT: with its interrupts blocked, or not. */
+  haltBlocked: boolean;
 }
 
 const FATAL_DATA: readonly number[] = [Gpr.RCX, Gpr.RDX, Gpr.RBX];
 
 export function handleTdvmcall(td: TdvmcallVcpu): RunResult {
   const { gprs, vcpu } = td;
-  // A hypercall of KVM's own.
+  // A hypercall of KVM's own: its number is in R10, its arguments in R11 to R14.
   if (gprs[Gpr.R10] !== 0n) {
-    gprs[Gpr.R10] = KVM_ENOSYS;
-    return RunResult.CONTINUE;
+    const args = [gprs[Gpr.R11], gprs[Gpr.R12], gprs[Gpr.R13], gprs[Gpr.R14]];
+    return answer(td, kvmHypercall(vcpu, gprs[Gpr.R10], args));
   }
   const subFunction = gprs[Gpr.R11];
   const { trace } = vcpu.vm.process;
@@ -95,35 +99,32 @@ function handleMmio(td: TdvmcallVcpu): RunResult {
     return answer(td, INVALID_OPERAND);
   // Emulated devices are shared by nature.
   if ((gpa & td.sharedBit) === 0n || gpa >= td.gpaLimit) return answer(td, INVALID_OPERAND);
-  const { view } = vcpu;
+  if (((gpa + size - 1n) & td.sharedBit) === 0n) return answer(td, INVALID_OPERAND);
   const write = direction === 1n;
-  view.setBigUint64(32, gpa & ~td.sharedBit, true);
-  view.setBigUint64(40, write ? gprs[Gpr.R15] : 0n, true);
-  view.setUint32(48, Number(size), true);
-  view.setUint8(52, write ? 1 : 0);
   td.complete = () => {
     gprs[Gpr.R10] = SUCCESS;
-    if (!write) gprs[Gpr.R11] = view.getBigUint64(40, true) & ((1n << (8n * size)) - 1n);
+    if (!write) gprs[Gpr.R11] = vcpu.mmioData(Number(size));
   };
-  return vcpu.exit(KvmExit.KVM_EXIT_MMIO);
+  return vcpu.exitMmio(Number(gpa & ~td.sharedBit), Number(size), write, write ? gprs[Gpr.R15] : 0n);
 }
 
 function handleCpuid(td: TdvmcallVcpu): RunResult {
   const { gprs, vcpu } = td;
-  const entry = findCpuid(
+  const entry = kvmCpuid(
     vcpu.cpuid,
     Number(gprs[Gpr.R12] & 0xffff_ffffn),
     Number(gprs[Gpr.R13] & 0xffff_ffffn),
   );
-  gprs[Gpr.R12] = BigInt(entry?.eax ?? 0);
-  gprs[Gpr.R13] = BigInt(entry?.ebx ?? 0);
-  gprs[Gpr.R14] = BigInt(entry?.ecx ?? 0);
-  gprs[Gpr.R15] = BigInt(entry?.edx ?? 0);
+  gprs[Gpr.R12] = BigInt(entry.eax);
+  gprs[Gpr.R13] = BigInt(entry.ebx);
+  gprs[Gpr.R14] = BigInt(entry.ecx);
+  gprs[Gpr.R15] = BigInt(entry.edx);
   return answer(td, SUCCESS);
 }
 
 function handleHlt(td: TdvmcallVcpu): RunResult {
   td.vcpu.halted = true;
+  td.haltBlocked = td.gprs[Gpr.R12] !== 0n;
   return answer(td, SUCCESS);
 }
 
@@ -168,6 +169,7 @@ function mapGpaChunk(td: TdvmcallVcpu, at: number, end: number, toShared: boolea
   view.setBigUint64(48, BigInt(bytes / PAGE_SIZE), true);
   view.setBigUint64(56, toShared ? KVM_MAP_GPA_RANGE_DECRYPTED : KVM_MAP_GPA_RANGE_ENCRYPTED, true);
   view.setBigUint64(88, 0n, true);
+  view.setBigUint64(96, KVM_EXIT_HYPERCALL_LONG_MODE, true);
   td.complete = () => {
     const result = view.getBigUint64(88, true);
     const here = BigInt(at) | (toShared ? td.sharedBit : 0n);
@@ -175,13 +177,17 @@ function mapGpaChunk(td: TdvmcallVcpu, at: number, end: number, toShared: boolea
     if (result !== 0n) {
       gprs[Gpr.R10] = result === BigInt(Errno.EAGAIN) ? RETRY : INVALID_OPERAND;
       gprs[Gpr.R11] = here;
-    } else if (at + bytes < end) {
-      // The guest goes on from here: its interrupts get a chance in between.
-      gprs[Gpr.R10] = RETRY;
-      gprs[Gpr.R11] = next;
-    } else {
-      gprs[Gpr.R10] = SUCCESS;
+      return RunResult.CONTINUE;
     }
+    if (at + bytes >= end) {
+      gprs[Gpr.R10] = SUCCESS;
+      return RunResult.CONTINUE;
+    }
+    if (!td.hasInterrupt()) return mapGpaChunk(td, at + bytes, end, toShared);
+    // The guest takes its interrupt, and goes on from here.
+    gprs[Gpr.R10] = RETRY;
+    gprs[Gpr.R11] = next;
+    return RunResult.CONTINUE;
   };
   return vcpu.exit(KvmExit.KVM_EXIT_HYPERCALL);
 }

@@ -44,21 +44,30 @@ const values = new WeakMap<Vcpu, Map<number, bigint>>();
 const isLapic = (index: number): boolean =>
   (index >= X2APIC.FIRST && index <= X2APIC.LAST) || index === IA32_TSC_DEADLINE;
 
-/** The value, or null: KVM has no such MSR for a TD. */
-export function readGuestMsr(vcpu: Vcpu, index: number): bigint | null {
-  if (isLapic(index)) return vcpu.lapic.read(index);
-  if (index === APIC_BASE) return APIC_BASE_VALUE | (vcpu.id === 0 ? BSP : 0n);
+/** An MSR that is no more than a value; null: there is none. */
+export function readPlainMsr(vcpu: Vcpu, index: number): bigint | null {
   const msr = MSRS.get(index);
   return msr ? (values.get(vcpu)?.get(index) ?? msr.reset) : null;
 }
 
-/** @returns false: KVM has no such MSR for a TD, or it is read only */
-export function writeGuestMsr(vcpu: Vcpu, index: number, value: bigint): boolean {
-  if (isLapic(index)) return vcpu.lapic.write(index, value);
+/** @returns false: there is no such MSR, or it is read only */
+export function writePlainMsr(vcpu: Vcpu, index: number, value: bigint): boolean {
   const msr = MSRS.get(index);
   if (!msr || msr.readOnly) return false;
   let own = values.get(vcpu);
   if (!own) values.set(vcpu, (own = new Map<number, bigint>()));
   own.set(index, value);
   return true;
+}
+
+/** The value, or null: KVM has no such MSR for a TD. */
+export function readGuestMsr(vcpu: Vcpu, index: number): bigint | null {
+  if (isLapic(index)) return vcpu.lapic.read(index);
+  if (index === APIC_BASE) return APIC_BASE_VALUE | (vcpu.id === 0 ? BSP : 0n);
+  return readPlainMsr(vcpu, index);
+}
+
+/** @returns false: KVM has no such MSR for a TD, or it is read only */
+export function writeGuestMsr(vcpu: Vcpu, index: number, value: bigint): boolean {
+  return isLapic(index) ? vcpu.lapic.write(index, value) : writePlainMsr(vcpu, index, value);
 }

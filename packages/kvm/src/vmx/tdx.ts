@@ -6,6 +6,7 @@ import {
   Errno,
   type Hpa,
   type HpaAndKeyId,
+  KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
   KVM_MEM_READONLY,
   KVM_MEMORY_EXIT_FLAG_PRIVATE,
   KVM_TDX_MEASURE_MEMORY_REGION,
@@ -35,14 +36,16 @@ import {
   type TdxHost,
   type TdxSysInfo,
 } from "@swtdx/linux-host";
-import { fillCpuid } from "../process.js";
+import { fillCpuid } from "../x86/cpuid.js";
 import { sharedPage } from "../memslots.js";
 import { reclaimPage, SecureEpt } from "../mmu/secure-ept.js";
-import { SharedEpt } from "../mmu/shared-ept.js";
+import { Ept, SHARED_EPT } from "../mmu/ept.js";
 import { POSTED_INTR_VECTOR, type Vcpu } from "../vcpu.js";
 import type { Vm } from "../vm.js";
+import { type ApicMessage, type ApicTarget, DeliveryMode } from "../x86/apic-bus.js";
 import { KernelError } from "../x86/errno.js";
 import { RunResult, type VcpuBackend, type VmBackend } from "../x86/ops.js";
+import { releaseProcessor } from "./guest-registers.js";
 import { isBusy, mustSucceed, outputs, statusErrno, tdh, tdhRetry } from "./seamcall.js";
 import { configurableCpuid, setupTdParams, supportedAttributes, supportedXfam } from "./td-params.js";
 import { handleTdvmcall, type TdvmcallVcpu } from "./tdvmcall.js";
@@ -75,7 +78,7 @@ export class TdxVm implements VmBackend {
   #initialized = false;
   finalized = false;
   sept: SecureEpt | null = null;
-  sharedEpt: SharedEpt | null = null;
+  sharedEpt: Ept | null = null;
   gpaw = false;
 
   constructor(readonly vm: Vm) {
@@ -158,7 +161,7 @@ export class TdxVm implements VmBackend {
     this.gpaw = gpaw;
     const { pages } = this.vm.process.host;
     this.sept = new SecureEpt(this.lp, this.tdr, this.levels - 1, pages, keyId, 2 ** KEY_ID_SHIFT);
-    this.sharedEpt = new SharedEpt(this.lp, pages, this.levels);
+    this.sharedEpt = new Ept(this.lp, pages, this.levels, SHARED_EPT);
     this.#initialized = true;
     this.#readTsc();
     return 0;
@@ -272,14 +275,18 @@ export class TdxVm implements VmBackend {
 }
 
 class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
+  /** A TD's registers are nobody's but the guest's. */
+  readonly state = null;
   readonly gprs = new BigUint64Array(16);
-  complete: (() => void) | null = null;
+  complete: (() => RunResult | void) | null = null;
+  haltBlocked = false;
   vpEnterRet = 0n;
   #tdvpr: Pfn | null = null;
   #tdcx: Pfn[] = [];
   /** Page with the posted-interrupt descriptor. */
   #pid: Pfn | null = null;
   #pending = false;
+  #nmiPending = false;
   readonly #pir = new Uint8Array(PID_SIZE);
   #initialized = false;
 
@@ -288,6 +295,9 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     readonly vcpu: Vcpu,
   ) {}
 
+  get apic(): ApicTarget {
+    return { id: this.vcpu.id, ldr: this.vcpu.lapic.ldr, x2apic: true };
+  }
   get sharedBit(): bigint {
     return this.td.sharedBit;
   }
@@ -422,7 +432,14 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
 
   // ---- Interrupts
 
-  deliverInterrupt(vector: number): void {
+  deliver({ mode, vector }: ApicMessage): void {
+    // INIT and start-up do not exist for a TD.
+    if (mode === DeliveryMode.NMI) this.nmi();
+    else if (mode === DeliveryMode.FIXED || mode === DeliveryMode.LOWEST) this.#post(vector);
+  }
+
+  /** A posted interrupt: the only way into a TD. */
+  #post(vector: number): void {
     if (this.#pid === null || vector < 16) return;
     const lp = this.#lp;
     const pid = (this.#pid * PAGE_SIZE) as HpaAndKeyId;
@@ -434,6 +451,9 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
   }
 
   hasInterrupt(): boolean {
+    // An NMI ends every HLT.
+    if (this.#nmiPending) return true;
+    if (this.vcpu.halted && this.haltBlocked) return false;
     if (this.#pending) return true;
     // A virtual interrupt that the guest has not taken yet (VCPU_STATE_DETAILS.VMXIP).
     const status = tdh(this.#lp, "TDH.VP.RD", this.#handle, metadataFieldId(VP_METADATA.VCPU_STATE_DETAILS));
@@ -441,26 +461,30 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
   }
 
   nmi(): void {
-    if (this.#tdvpr !== null) this.#vpWrite(metadataFieldId(VP_METADATA.PEND_NMI), 1n, 0xffn);
+    if (this.#tdvpr === null) return;
+    this.#vpWrite(metadataFieldId(VP_METADATA.PEND_NMI), 1n, 0xffn);
+    this.#nmiPending = true;
   }
 
   // ---- Running
 
-  completeExit(): void {
+  completeExit(): RunResult {
     const complete = this.complete;
     this.complete = null;
-    complete?.();
+    return complete?.() ?? RunResult.CONTINUE;
   }
 
   run(): RunResult {
     if (!this.#initialized || !this.td.finalized) return -Errno.EINVAL;
     const lp = this.#lp;
     const { regs } = lp;
+    this.#nmiPending = false;
     // The notification is recognized as soon as the guest runs, and the processor takes in what was posted.
     if (this.#pending) {
       this.#pending = false;
       lp.pendExternalInterrupt(POSTED_INTR_VECTOR);
     }
+    releaseProcessor(lp);
     for (const register of VP_ENTER_GPRS) regs.setGpr(register, this.gprs[register]);
     regs.setGpr(Gpr.RCX, this.#handle);
     const status = rawSeamcall(lp, VP_ENTER);
@@ -492,7 +516,10 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
         this.#lp.takeNmi();
         return RunResult.CONTINUE;
       default:
-        return this.#internalError(reason);
+        return this.vcpu.exitInternalError(KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, [
+          status,
+          BigInt(this.#lp.index),
+        ]);
     }
   }
 
@@ -501,24 +528,6 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     view.setBigUint64(32, status, true);
     view.setUint32(40, this.#lp.index, true);
     return this.vcpu.exit(KvmExit.KVM_EXIT_FAIL_ENTRY);
-  }
-
-  #internalError(reason: number): RunResult {
-    const { view } = this.vcpu;
-    view.setUint32(32, 4, true);
-    view.setUint32(36, 2, true);
-    view.setBigUint64(40, BigInt(reason), true);
-    view.setBigUint64(48, BigInt(this.#lp.index), true);
-    return this.vcpu.exit(KvmExit.KVM_EXIT_INTERNAL_ERROR);
-  }
-
-  #memoryFault(gfn: number, isPrivate: boolean): RunResult {
-    const { view } = this.vcpu;
-    view.setBigUint64(32, isPrivate ? KVM_MEMORY_EXIT_FLAG_PRIVATE : 0n, true);
-    view.setBigUint64(40, BigInt(gfn) * BigInt(PAGE_SIZE), true);
-    view.setBigUint64(48, BigInt(PAGE_SIZE), true);
-    this.vcpu.exit(KvmExit.KVM_EXIT_MEMORY_FAULT);
-    return -Errno.EFAULT;
   }
 
   /** RCX: qualification. RDX: extended qualification. R8: GPA. */
@@ -537,7 +546,7 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
       return RunResult.CONTINUE;
     }
     const page = this.#privatePage(gfn);
-    if (page === null) return this.#memoryFault(gfn, true);
+    if (page === null) return this.vcpu.exitMemoryFault(gfn, KVM_MEMORY_EXIT_FLAG_PRIVATE);
     const status = td.sept!.aug(gfn, page);
     if (status === 0n || isBusy(status)) return RunResult.CONTINUE;
     td.vm.dead = true;
@@ -554,7 +563,7 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
       for (const lp of vm.process.host.lps) lp.invept(2, 0n);
       return RunResult.CONTINUE;
     }
-    if (vm.privateRanges.has(gfn)) return this.#memoryFault(gfn, false);
+    if (vm.privateRanges.has(gfn)) return this.vcpu.exitMemoryFault(gfn, 0n);
     td.sharedEpt!.map(shared, sharedPage(slot, gfn), (slot.flags & KVM_MEM_READONLY) === 0);
     return RunResult.CONTINUE;
   }

@@ -1,5 +1,11 @@
 /** KVM_GET_SUPPORTED_CPUID: what KVM can give a guest of the processor's CPUID. Source: Linux arch/x86/kvm/cpuid.c. */
-import { KVM_CPUID_FLAG_SIGNIFCANT_INDEX, type KvmCpuidEntry2 } from "@swtdx/abi";
+import {
+  Errno,
+  KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+  KVM_MAX_CPUID_ENTRIES,
+  type KvmCpuid2,
+  type KvmCpuidEntry2,
+} from "@swtdx/abi";
 import type { LogicalProcessor } from "@swtdx/linux-host";
 
 /** Leaves with sub-leaves, and how many there are at most. */
@@ -79,3 +85,35 @@ export const findCpuid = (
       entry.function === leaf >>> 0 &&
       ((entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) === 0 || entry.index === index >>> 0),
   ) ?? null;
+
+const NONE = { eax: 0, ebx: 0, ecx: 0, edx: 0 } as const;
+const HYPERVISOR_CLASS = 0x4000_0000;
+
+/**
+ * CPUID as KVM answers it: a leaf beyond the guest's last basic or extended one is Intel's "the last basic leaf".
+ * Source: Linux arch/x86/kvm/cpuid.c (kvm_cpuid, get_out_of_range_cpuid_entry).
+ */
+export function kvmCpuid(
+  entries: readonly KvmCpuidEntry2[],
+  leaf: number,
+  index: number,
+): { eax: number; ebx: number; ecx: number; edx: number } {
+  const found = findCpuid(entries, leaf, index);
+  if (found) return found;
+  const number = leaf >>> 0;
+  const group = number >= 0x8000_0000 ? 0x8000_0000 : number >= HYPERVISOR_CLASS ? HYPERVISOR_CLASS : 0;
+  const first = findCpuid(entries, group, 0);
+  const last = findCpuid(entries, 0, 0)?.eax;
+  // A leaf within the range that is not listed is empty; so are hypervisor leaves beyond it.
+  if (last === undefined || group === HYPERVISOR_CLASS || (first && number <= first.eax >>> 0)) return NONE;
+  return findCpuid(entries, last, index) ?? NONE;
+}
+
+/** A kvm_cpuid2 for the caller: -E2BIG when it has too little room. */
+export function fillCpuid(target: KvmCpuid2, entries: readonly KvmCpuid2["entries"][number][]): number {
+  if (target.nent < entries.length) return -Errno.E2BIG;
+  if (target.nent > KVM_MAX_CPUID_ENTRIES) target.nent = KVM_MAX_CPUID_ENTRIES;
+  target.nent = entries.length;
+  target.entries = entries.map((entry) => ({ ...entry }));
+  return 0;
+}

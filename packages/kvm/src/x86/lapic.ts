@@ -4,6 +4,8 @@
  * Source: Intel SDM vol. 3A ch. 11 (APIC), Linux arch/x86/kvm/lapic.c.
  */
 
+import { type ApicMessage, icrMessage } from "./apic-bus.js";
+
 /** Registers by offset from MSR 0x800. */
 const REG = {
   ID: 0x02,
@@ -32,9 +34,6 @@ const TimerMode = { ONE_SHOT: 0, PERIODIC: 1, TSC_DEADLINE: 2 } as const;
 const SVR_ENABLED = 1 << 8;
 export const IA32_TSC_DEADLINE = 0x6e0;
 
-/** Destination shorthand of the ICR. */
-const Shorthand = { NONE: 0, SELF: 1, ALL: 2, OTHERS: 3 } as const;
-
 export interface LapicHost {
   /** Nanoseconds of host time. */
   now(): number;
@@ -44,8 +43,8 @@ export interface LapicHost {
   timeOfGuestTsc(tsc: bigint): number;
   /** Makes an interrupt pending for this vCPU's guest. */
   post(vector: number): void;
-  /** Sends an IPI to others; `destination` is an x2APIC ID, or a shorthand other than NONE. */
-  sendIpi(mode: number, vector: number, destination: number, shorthand: number): void;
+  /** Sends an IPI. */
+  send(message: ApicMessage): void;
 }
 
 export class Lapic {
@@ -76,6 +75,19 @@ export class Lapic {
       REG.LVT_ERROR,
     ])
       this.#regs[lvt] = LVT_MASKED;
+  }
+
+  /** Logical x2APIC ID. */
+  get ldr(): number {
+    return this.#regs[REG.LDR];
+  }
+  /** SVR bit 8: the local APIC takes interrupts. */
+  get enabled(): boolean {
+    return (this.#regs[REG.SVR] & SVR_ENABLED) !== 0;
+  }
+  /** A register as it stands, for KVM_GET_LAPIC. */
+  raw(reg: number): number {
+    return this.#regs[reg] ?? 0;
   }
 
   get #mode(): number {
@@ -136,7 +148,7 @@ export class Lapic {
       case REG.ICR:
         this.#regs[REG.ICR] = low;
         this.#icrHigh = Number(value >> 32n);
-        this.host.sendIpi((low >>> 8) & 7, low & 0xff, this.#icrHigh, (low >>> 18) & 3);
+        this.host.send(icrMessage(low, this.#icrHigh));
         return true;
       case REG.SELF_IPI:
         this.host.post(low & 0xff);
@@ -153,20 +165,32 @@ export class Lapic {
         this.#started = this.host.now();
         this.deadline = low === 0 ? Infinity : this.#started + this.#period();
         return true;
-      case REG.SVR:
       case REG.ESR:
+        this.#regs[reg] = 0;
+        return true;
+      case REG.TDCR:
+        this.#changeDivisor(low);
+        return true;
+      case REG.SVR:
       case REG.LVT_CMCI:
       case REG.LVT_THERMAL:
       case REG.LVT_PERF:
       case REG.LVT_LINT0:
       case REG.LVT_LINT1:
       case REG.LVT_ERROR:
-      case REG.TDCR:
         this.#regs[reg] = low;
         return true;
       default:
         return false;
     }
+  }
+
+  /** A running timer goes on with the new divisor. */
+  #changeDivisor(value: number): void {
+    const count = this.#currentCount();
+    this.#regs[REG.TDCR] = value & 0xb;
+    if (this.deadline !== Infinity && this.#mode !== TimerMode.TSC_DEADLINE)
+      this.deadline = this.host.now() + count * this.#divisor * this.busCycle();
   }
 
   #armTscDeadline(value: bigint): void {
@@ -187,25 +211,6 @@ export class Lapic {
       this.#tscDeadline = 0n;
     }
     const lvt = this.#regs[REG.LVT_TIMER];
-    if ((lvt & LVT_MASKED) === 0 && (this.#regs[REG.SVR] & SVR_ENABLED) !== 0) this.host.post(lvt & 0xff);
-  }
-}
-
-/** Which of `ids` an IPI from `from` goes to. */
-export function ipiTargets(
-  ids: readonly number[],
-  from: number,
-  destination: number,
-  shorthand: number,
-): number[] {
-  switch (shorthand) {
-    case Shorthand.SELF:
-      return [from];
-    case Shorthand.ALL:
-      return [...ids];
-    case Shorthand.OTHERS:
-      return ids.filter((id) => id !== from);
-    default:
-      return destination === 0xffff_ffff ? [...ids] : ids.filter((id) => id === destination);
+    if ((lvt & LVT_MASKED) === 0 && this.enabled) this.host.post(lvt & 0xff);
   }
 }

@@ -1,0 +1,150 @@
+/** MSRs of an ordinary VM. Source: Linux arch/x86/kvm/vmx/vmx.c (vmx_get_msr, vmx_set_msr), x86.c (kvm_get_msr_common). */
+import { REG, type VmcsFieldName } from "@swtdx/cpu";
+import { IA32_TSC_DEADLINE } from "../x86/lapic.js";
+import { readPlainMsr, writePlainMsr } from "./tdx-msr.js";
+import type { VmxVcpu } from "./vmx.js";
+
+const MSR = {
+  TSC: 0x10,
+  APIC_BASE: 0x1b,
+  TSC_ADJUST: 0x3b,
+  SPEC_CTRL: 0x48,
+  PRED_CMD: 0x49,
+  ARCH_CAPABILITIES: 0x10a,
+  FLUSH_CMD: 0x10b,
+  PAT: 0x277,
+  XSS: 0xda0,
+  EFER: 0xc000_0080,
+} as const;
+
+/** MSRs that are VMCS fields. */
+const FIELDS: ReadonlyMap<number, VmcsFieldName> = new Map([
+  [0x174, "GUEST_SYSENTER_CS"],
+  [0x175, "GUEST_SYSENTER_ESP"],
+  [0x176, "GUEST_SYSENTER_EIP"],
+  [0x1d9, "GUEST_IA32_DEBUGCTL"],
+  [MSR.PAT, "GUEST_IA32_PAT"],
+  [0xc000_0100, "GUEST_FS_BASE"],
+  [0xc000_0101, "GUEST_GS_BASE"],
+]);
+/** MSRs that stay in the processor. */
+const REGISTERS: ReadonlyMap<number, number> = new Map([
+  [0xc000_0081, REG.STAR],
+  [0xc000_0082, REG.LSTAR],
+  [0xc000_0083, REG.CSTAR],
+  [0xc000_0084, REG.FMASK],
+  [0xc000_0102, REG.KERNEL_GS_BASE],
+  [0xc000_0103, REG.TSC_AUX],
+]);
+/** Those that the guest accesses without an exit. */
+const PASSED_THROUGH = [0x174, 0x175, 0x176, 0xc000_0100, 0xc000_0101, 0xc000_0102] as const;
+
+const EFER_SCE = 0x1n;
+const EFER_LME = 0x100n;
+const EFER_LMA = 0x400n;
+const EFER_NXE = 0x800n;
+const CR0_PG = 1n << 31n;
+const PAT_TYPES: readonly number[] = [0, 1, 4, 5, 6, 7];
+const isLapic = (index: number): boolean => (index >= 0x800 && index <= 0x8ff) || index === IA32_TSC_DEADLINE;
+const canonical = (value: bigint): boolean => BigInt.asIntN(57, value) === BigInt.asIntN(64, value);
+
+/** The MSR bitmap: 4096 bytes, a set bit exits. */
+export function msrBitmap(): Uint8Array {
+  const bitmap = new Uint8Array(4096).fill(0xff);
+  for (const index of PASSED_THROUGH) {
+    const high = index >= 0xc000_0000;
+    const bit = index & 0x1fff;
+    for (const base of high ? [1024, 3072] : [0, 2048]) bitmap[base + (bit >> 3)] &= ~(1 << (bit & 7));
+  }
+  return bitmap;
+}
+
+/** RDMSR; null: #GP. */
+export function getMsr(vcpu: VmxVcpu, index: number): bigint | null {
+  const field = FIELDS.get(index);
+  if (field) return vcpu.vmcs.get(field);
+  const register = REGISTERS.get(index);
+  if (register !== undefined) return vcpu.registers.get(register);
+  if (isLapic(index)) return vcpu.apic.readMsr(index);
+  switch (index) {
+    case MSR.TSC:
+      return vcpu.guestTsc();
+    case MSR.TSC_ADJUST:
+      return vcpu.tscAdjust;
+    case MSR.APIC_BASE:
+      return vcpu.apic.base;
+    case MSR.SPEC_CTRL:
+      return vcpu.specCtrl;
+    case MSR.ARCH_CAPABILITIES: {
+      const host = vcpu.vcpu.lp.rdmsr(index);
+      return host.kind === "ok" ? host.value : null;
+    }
+    case MSR.XSS:
+      return vcpu.registers.get(REG.XSS);
+    case MSR.EFER:
+      return vcpu.vmcs.get("GUEST_IA32_EFER");
+    default:
+      return readPlainMsr(vcpu.vcpu, index);
+  }
+}
+
+/** WRMSR. @returns false: #GP */
+export function setMsr(vcpu: VmxVcpu, index: number, value: bigint): boolean {
+  if (index === MSR.PAT && !validPat(value)) return false;
+  const field = FIELDS.get(index);
+  if (field) {
+    if (index >= 0xc000_0000 && !canonical(value)) return false;
+    vcpu.vmcs.set(field, value);
+    return true;
+  }
+  const register = REGISTERS.get(index);
+  if (register !== undefined) {
+    const address = register !== REG.STAR && register !== REG.FMASK && register !== REG.TSC_AUX;
+    if (address && !canonical(value)) return false;
+    vcpu.registers.set(register, value);
+    return true;
+  }
+  if (isLapic(index)) return vcpu.apic.writeMsr(index, value);
+  switch (index) {
+    case MSR.TSC:
+      vcpu.setGuestTsc(value);
+      return true;
+    case MSR.TSC_ADJUST:
+      vcpu.setGuestTsc(BigInt.asUintN(64, vcpu.guestTsc() + value - vcpu.tscAdjust));
+      vcpu.tscAdjust = value;
+      return true;
+    case MSR.APIC_BASE:
+      return vcpu.apic.setBase(value);
+    case MSR.SPEC_CTRL:
+      vcpu.specCtrl = value;
+      return true;
+    case MSR.PRED_CMD:
+    case MSR.FLUSH_CMD:
+      return (value & ~1n) === 0n;
+    case MSR.ARCH_CAPABILITIES:
+      return false;
+    case MSR.XSS:
+      if (value !== 0n) return false;
+      vcpu.registers.set(REG.XSS, value);
+      return true;
+    case MSR.EFER:
+      return setEfer(vcpu, value);
+    default:
+      return writePlainMsr(vcpu.vcpu, index, value);
+  }
+}
+
+function setEfer(vcpu: VmxVcpu, value: bigint): boolean {
+  const { vmcs } = vcpu;
+  if ((value & ~(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)) !== 0n) return false;
+  const old = vmcs.get("GUEST_IA32_EFER");
+  // LME cannot change while paging is on; LMA is the processor's.
+  if (((value ^ old) & EFER_LME) !== 0n && (vmcs.get("GUEST_CR0") & CR0_PG) !== 0n) return false;
+  vmcs.set("GUEST_IA32_EFER", (value & ~EFER_LMA) | (old & EFER_LMA));
+  return true;
+}
+
+function validPat(value: bigint): boolean {
+  for (let i = 0n; i < 64n; i += 8n) if (!PAT_TYPES.includes(Number((value >> i) & 0xffn))) return false;
+  return true;
+}
