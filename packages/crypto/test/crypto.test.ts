@@ -2,8 +2,16 @@
 import { ecb } from "@noble/ciphers/aes.js";
 import { sha384 as nobleSha384 } from "@noble/hashes/sha2.js";
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
-import { createAes128, createSha384, hmacSha256, SeededRandom, sha256, sha384 } from "../src/index.js";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import {
+  createAes128,
+  createSha384,
+  hmacSha256,
+  SeededRandom,
+  sha256,
+  sha384,
+  sha3Sha256,
+} from "../src/index.js";
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
 const unhex = (text: string) => new Uint8Array(Buffer.from(text, "hex"));
@@ -19,6 +27,13 @@ describe("SHA-2 (FIPS 180-4 examples)", () => {
     hash.update(ascii("bc"));
     expect(hex(hash.digest())).toBe(expected);
   });
+  it("SHA-384 of two blocks", () => {
+    const message =
+      "abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu";
+    expect(hex(sha384(ascii(message)))).toBe(
+      "09330c33f71147e83d192fc782cd1b4753111b173b3b05d22fa08086e3b0f712fcc7c71a557e2db966c3e9fa91746039",
+    );
+  });
   it("SHA-256 of abc", () => {
     expect(hex(sha256(ascii("abc")))).toBe(
       "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
@@ -31,10 +46,35 @@ describe("SHA-2 (FIPS 180-4 examples)", () => {
   });
 });
 
-it("HMAC-SHA-256 (RFC 4231, test case 2)", () => {
-  expect(hex(hmacSha256(ascii("Jefe"), ascii("what do ya want for nothing?")))).toBe(
-    "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+it("SHA3-256 of abc (FIPS 202 examples)", () => {
+  expect(hex(sha3Sha256(ascii("abc")))).toBe(
+    "3a985da74fe225b2045c172d6bd390bd855f086e3e9d525b46bfe24511431532",
   );
+});
+
+const RFC_4231 = [
+  [
+    "1",
+    "0b".repeat(20),
+    hex(ascii("Hi There")),
+    "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
+  ],
+  [
+    "2",
+    hex(ascii("Jefe")),
+    hex(ascii("what do ya want for nothing?")),
+    "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+  ],
+  ["3", "aa".repeat(20), "dd".repeat(50), "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"],
+  [
+    "6",
+    "aa".repeat(131),
+    hex(ascii("Test Using Larger Than Block-Size Key - Hash Key First")),
+    "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
+  ],
+] as const;
+it.each(RFC_4231)("HMAC-SHA-256 (RFC 4231, test case %s)", (_, key, data, expected) => {
+  expect(hex(hmacSha256(unhex(key), unhex(data)))).toBe(expected);
 });
 
 describe("AES-128", () => {
@@ -72,5 +112,33 @@ describe("SeededRandom", () => {
     const two = new SeededRandom(ascii("seed"));
     expect(one.fork("cpu").u64()).toBe(two.fork("cpu").u64());
     expect(one.fork("cpu").u64()).not.toBe(one.fork("mktme").u64());
+  });
+});
+
+describe("without the platform's crypto, as in a browser", () => {
+  afterEach(() => {
+    vi.restoreAllMocks();
+    vi.resetModules();
+  });
+  it("everything gives the same bytes", async () => {
+    const key = unhex("000102030405060708090a0b0c0d0e0f");
+    const draw = (source: SeededRandom) => hex(source.fork("mktme").bytes(100));
+    vi.spyOn(process, "getBuiltinModule").mockReturnValue(undefined);
+    vi.resetModules();
+    const bare = await import("../src/index.js");
+    expect((await import("../src/platform.js")).native).toBeNull();
+    const hash = bare.createSha384();
+    hash.update(ascii("abc"));
+    expect(hex(hash.digest())).toBe(hex(sha384(ascii("abc"))));
+    expect(hex(bare.sha384(ascii("abc")))).toBe(hex(sha384(ascii("abc"))));
+    expect(hex(bare.sha256(key))).toBe(hex(sha256(key)));
+    for (const [, macKey, data, expected] of RFC_4231)
+      expect(hex(bare.hmacSha256(unhex(macKey), unhex(data)))).toBe(expected);
+    const aes = bare.createAes128(key);
+    const blocks = new Uint8Array(64).fill(7);
+    const sealed = aes.encryptBlocks(blocks);
+    expect(hex(sealed)).toBe(hex(createAes128(key).encryptBlocks(blocks)));
+    expect(hex(aes.decryptBlocks(sealed))).toBe(hex(blocks));
+    expect(draw(new bare.SeededRandom(key))).toBe(draw(new SeededRandom(key)));
   });
 });

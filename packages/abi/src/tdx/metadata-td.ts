@@ -31,7 +31,11 @@ export const TD_METADATA = {
   VIRTUAL_TSC: field(0x11100003_0000000dn, 1, 1, "", ""),
   NUM_CPUID_VALUES: field(0x91100001_0000000en, 1, 1, "HD", ""),
   XBUFF_SIZE: field(0x91100002_0000000fn, 1, 1, "HD", ""),
-  NOTIFY_ENABLES: field(0x91100003_00000010n, 1, 1, "DG", "DG", { debugWrite: 0x1n, guestRead: 0x1n, guestWrite: 0x1n }),
+  NOTIFY_ENABLES: field(0x91100003_00000010n, 1, 1, "DG", "DG", {
+    debugWrite: 0x1n,
+    guestRead: 0x1n,
+    guestWrite: 0x1n,
+  }),
   HP_LOCK_TIMEOUT: field(0x91100003_00000011n, 1, 1, "HD", "HD"),
   VM_CTLS: field(0x91100003_00000012n, 4, 1, "HD", "HD", { hostWrite: 0x1n, debugWrite: 0x1n }),
   CONFIG_FLAGS: field(0x11100003_00000016n, 1, 1, "HDG", ""),

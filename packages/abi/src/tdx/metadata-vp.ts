@@ -91,9 +91,13 @@ export const VP_METADATA = {
   L2_DEBUG_CTLS: field(0xa0200003_00000054n, 4, 1, "D", "D", { debugWrite: 0x7n }),
   TSC_DEADLINE: field(0xa0200003_00000058n, 4, 1, "DG", "G"),
   SHADOW_TSC_DEADLINE: field(0xa0200003_0000005cn, 4, 1, "D", ""),
-  BASE_L2_CR0_GUEST_HOST_MASK: field(0xa0200003_00000080n, 1, 1, "D", "D", { debugWrite: 0xffffffff9fffffdfn }),
+  BASE_L2_CR0_GUEST_HOST_MASK: field(0xa0200003_00000080n, 1, 1, "D", "D", {
+    debugWrite: 0xffffffff9fffffdfn,
+  }),
   BASE_L2_CR0_READ_SHADOW: field(0xa0200003_00000081n, 1, 1, "D", "D", { debugWrite: 0xffffffff9fffffdfn }),
-  BASE_L2_CR4_GUEST_HOST_MASK: field(0xa0200003_00000082n, 1, 1, "D", "D", { debugWrite: 0xffffffffffff9fbfn }),
+  BASE_L2_CR4_GUEST_HOST_MASK: field(0xa0200003_00000082n, 1, 1, "D", "D", {
+    debugWrite: 0xffffffffffff9fbfn,
+  }),
   BASE_L2_CR4_READ_SHADOW: field(0xa0200003_00000083n, 1, 1, "D", "D", { debugWrite: 0xffffffff9fffffdfn }),
   SHADOW_CR0_GUEST_HOST_MASK: field(0xa0200003_00000084n, 4, 1, "D", ""),
   SHADOW_CR0_READ_SHADOW: field(0xa0200003_00000088n, 4, 1, "D", ""),
