@@ -15,6 +15,7 @@ import {
   withOperand,
 } from "@swtdx/abi";
 import type { SeamcallHandler } from "../call.js";
+import { cpuidConfigBits } from "../metadata/sys.js";
 import type { TdxModule } from "../module.js";
 import { PAMT_ENTRY_SIZE } from "../structures/pamt.js";
 import { ATTRIBUTES_FIXED0, ATTRIBUTES_FIXED1, XFAM_FIXED0, XFAM_FIXED1 } from "../tables/attributes.js";
@@ -46,10 +47,7 @@ const sysInfo = (module: TdxModule): Uint8Array =>
     XFAM_FIXED1,
     NUM_CPUID_CONFIG: CPUID_CONFIGURABLE.length,
     CPUID_CONFIGS: CPUID_CONFIGURABLE.map((row) => {
-      // Bits that pass the processor's value through can be configured where that is 1.
-      const native = module.platform.native[row.lookupIndex];
-      const bits = row.configDirect.map((word, i) => (word | (row.allowDirect[i] & native[i])) >>> 0);
-      const [EAX, EBX, ECX, EDX] = bits;
+      const [EAX, EBX, ECX, EDX] = cpuidConfigBits(module, row);
       return { LEAF: row.leaf, SUB_LEAF: row.subleaf >>> 0, EAX, EBX, ECX, EDX };
     }),
   });

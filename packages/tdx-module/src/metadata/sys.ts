@@ -12,7 +12,7 @@ import {
   XFAM_FIXED0,
   XFAM_FIXED1,
 } from "../tables/attributes.js";
-import { CPUID_CONFIGURABLE, cpuidLeafSubleaf } from "../tables/cpuid.js";
+import { CPUID_CONFIGURABLE, type CpuidConfigurable, cpuidLeafSubleaf } from "../tables/cpuid.js";
 import { IA32_ARCH_CAPABILITIES_CONFIG_MASK } from "../tables/virtual-msrs.js";
 import { FEATURES0, MAX_RESERVED_PER_TDMR, MAX_TDMRS, MODULE_VERSION } from "../version.js";
 import { checkRead, findElement, type ReadAccess } from "./fields.js";
@@ -23,16 +23,25 @@ type Value = number | bigint | ((module: TdxModule, index: number) => number | b
 const PAGE = 4096;
 const pair = (low: number, high: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 
-/** Configurable bits of CPUID_CONFIG_VALUES: EAX and EBX, then ECX and EDX. */
-function cpuidConfigValue(index: number): bigint {
+/**
+ * Bits of a CPUID leaf that TD_PARAMS may configure: those that are free, and those that pass the processor's value
+ * through, where that is 1.
+ */
+export function cpuidConfigBits({ platform }: TdxModule, row: CpuidConfigurable): number[] {
+  const native = platform.native[row.lookupIndex];
+  return row.configDirect.map((word, i) => (word | (row.allowDirect[i] & native[i])) >>> 0);
+}
+/** CPUID_CONFIG_VALUES: EAX and EBX, then ECX and EDX. */
+function cpuidConfigValue(module: TdxModule, index: number): bigint {
   const row = CPUID_CONFIGURABLE[index >> 1];
   if (!row) return 0n;
-  const bits = row.configDirect.map((word, i) => word | row.allowDirect[i]);
+  const bits = cpuidConfigBits(module, row);
   return (index & 1) === 0 ? pair(bits[0], bits[1]) : pair(bits[2], bits[3]);
 }
+const NO_LEAF = 0xffff_ffff_ffff_ffffn;
 function cpuidConfigLeaf(index: number): bigint {
   const row = CPUID_CONFIGURABLE[index];
-  return row ? cpuidLeafSubleaf(row.leaf, row.subleaf) : 0n;
+  return row ? cpuidLeafSubleaf(row.leaf, row.subleaf) : NO_LEAF;
 }
 
 /** Fields that are not listed are zero. */
@@ -66,7 +75,7 @@ const VALUES: Partial<Record<SysFieldName, Value>> = {
   CONFIG_FLAGS_FIXED0,
   CONFIG_FLAGS_FIXED1,
   CPUID_CONFIG_LEAVES: (_, index) => cpuidConfigLeaf(index),
-  CPUID_CONFIG_VALUES: (_, index) => cpuidConfigValue(index),
+  CPUID_CONFIG_VALUES: cpuidConfigValue,
   IA32_ARCH_CAPABILITIES_CONFIG_MASK,
   MAX_VCPUS_PER_TD,
 };
