@@ -36,6 +36,29 @@ const REGISTERS: ReadonlyMap<number, number> = new Map([
   [0xc000_0102, REG.KERNEL_GS_BASE],
   [0xc000_0103, REG.TSC_AUX],
 ]);
+/** MSRs that read as constants and ignore writes, for guests that probe them (kvm_get_msr_common). */
+const CONSTANTS: ReadonlyMap<number, bigint> = new Map([
+  [0x17, 0n], // IA32_PLATFORM_ID
+  [0x2a, 0n], // MSR_IA32_EBL_CR_POWERON
+  [0x2c, 1n << 24n], // MSR_EBC_FREQUENCY_ID
+  [0x79, 0n], // MSR_IA32_UCODE_WRITE
+  [0xc1, 0n], // MSR_P6_PERFCTR0
+  [0xc2, 0n],
+  [0xcd, 3n], // MSR_FSB_FREQ
+  [0x11e, 0xbe70_2111n], // MSR_IA32_BBL_CR_CTL3
+  [0x186, 0n], // MSR_P6_EVNTSEL0
+  [0x187, 0n],
+  [0x198, 1000n | (4n << 40n)], // MSR_IA32_PERF_STATUS
+  [0x1db, 0n], // last branch and last exception
+  [0x1dc, 0n],
+  [0x1dd, 0n],
+  [0x1de, 0n],
+  [0x606, 0n], // RAPL
+  [0x611, 0n],
+  [0x619, 0n],
+  [0x639, 0n],
+  [0x641, 0n],
+]);
 /** Those that the guest accesses without an exit. */
 const PASSED_THROUGH = [0x174, 0x175, 0x176, 0xc000_0100, 0xc000_0101, 0xc000_0102] as const;
 
@@ -84,7 +107,7 @@ export function getMsr(vcpu: VmxVcpu, index: number): bigint | null {
     case MSR.EFER:
       return vcpu.vmcs.get("GUEST_IA32_EFER");
     default:
-      return readPlainMsr(vcpu.vcpu, index);
+      return readPlainMsr(vcpu.vcpu, index) ?? CONSTANTS.get(index) ?? null;
   }
 }
 
@@ -130,7 +153,7 @@ export function setMsr(vcpu: VmxVcpu, index: number, value: bigint): boolean {
     case MSR.EFER:
       return setEfer(vcpu, value);
     default:
-      return writePlainMsr(vcpu.vcpu, index, value);
+      return CONSTANTS.has(index) || writePlainMsr(vcpu.vcpu, index, value);
   }
 }
 
