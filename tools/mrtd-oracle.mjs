@@ -5,6 +5,7 @@
  *
  *   node tools/mrtd-oracle.mjs FILE...     prints "MRTD  FILE" per image
  */
+import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

@@ -107,6 +107,7 @@ export type GuestResult<K extends GuestOp["op"]> = K extends "cpuid"
             : void;
 
 /** A part of a program that yields operations and in the end returns a T. Compose with `yield*`. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- what a yield gives depends on the operation it yields
 export type Guest<T> = Generator<GuestOp, T, any>;
 
 /** What a handler sees of what it interrupted; it may change it, as a handler changes its stack frame. */
