@@ -2,7 +2,7 @@
 import { SEPT_LOW, type SeptEntry, SeptState } from "../structures/sept.js";
 
 /** Blocked states and what they were; the pending ones have no access rights to give back. */
-export const UNBLOCKED: Partial<Record<SeptState, SeptState>> = {
+const UNBLOCKED: Partial<Record<SeptState, SeptState>> = {
   [SeptState.NL_BLOCKED]: SeptState.NL_MAPPED,
   [SeptState.BLOCKED]: SeptState.MAPPED,
   [SeptState.PENDING_BLOCKED]: SeptState.PENDING,

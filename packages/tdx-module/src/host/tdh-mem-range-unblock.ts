@@ -3,7 +3,8 @@ import { TDX_STATUS, withOperand } from "@swtdx/abi";
 import type { SeamcallHandler } from "../call.js";
 import { Lock } from "../locks.js";
 import { Level } from "../structures/pamt.js";
-import { SEPT_LOW, SeptLevel, SeptState } from "../structures/sept.js";
+import { SeptLevel } from "../structures/sept.js";
+import { unblock } from "./sept-unblock.js";
 import { isTlbTracked } from "./tlb-tracked.js";
 import {
   implicitPamtEntry,
@@ -19,12 +20,6 @@ import {
   writeSeptAndUnlock,
 } from "./support.js";
 
-const UNBLOCKED: Partial<Record<SeptState, SeptState>> = {
-  [SeptState.NL_BLOCKED]: SeptState.NL_MAPPED,
-  [SeptState.BLOCKED]: SeptState.MAPPED,
-  [SeptState.PENDING_BLOCKED]: SeptState.PENDING,
-};
-
 /** RCX: GPA and level. RDX: HPA of the TDR. */
 export const tdhMemRangeUnblock: SeamcallHandler = (call) => {
   const [mapping, handle] = [call.rcx, call.rdx];
@@ -37,15 +32,13 @@ export const tdhMemRangeUnblock: SeamcallHandler = (call) => {
   if (status === TDX_STATUS.TDX_SUCCESS) status = lockSeptEntry(call);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
   const { sept } = call;
-  const next = UNBLOCKED[sept.state];
-  if (next === undefined || !septStateAllowed(call)) return septStateIncorrect(call);
+  if (!septStateAllowed(call)) return septStateIncorrect(call);
   if (needsTlbTracking(call)) {
     const entry = implicitPamtEntry(call, sept.hpa, sept.leaf ? sept.level : Level.PT_4KB);
     if (!isTlbTracked(call, entry)) return withOperand(TDX_STATUS.TDX_TLB_TRACKING_NOT_DONE, "SEPT_TREE");
   }
 
-  sept.setState(next);
-  if (next !== SeptState.PENDING) sept.low |= SEPT_LOW.RWX;
+  unblock(sept);
   writeSeptAndUnlock(call);
   traceSept(call, "RANGE.UNBLOCK", info.gpa);
   return TDX_STATUS.TDX_SUCCESS;
