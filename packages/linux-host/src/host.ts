@@ -9,8 +9,9 @@ import { KernelLog, type LogLine } from "./kernel/printk.js";
 import { Sysfs } from "./kernel/sysfs.js";
 import { PageAllocator } from "./mm/page-allocator.js";
 import { AddressSpace } from "./mm/user-memory.js";
-import { installModule, type TdxModuleImage } from "./virt/tdx/seamldr.js";
-import { TdxHost } from "./virt/tdx/tdx.js";
+import { installModule, seamldrInfo, type TdxModuleImage } from "./virt/tdx/seamldr.js";
+import { decodeTdxImage } from "./virt/tdx/tdx-image.js";
+import { formatVersion, TdxHost } from "./virt/tdx/tdx.js";
 
 /** The firmware of a TDX platform; absent, the host has none and runs ordinary VMs only. */
 export interface TdxFirmware {
@@ -19,7 +20,8 @@ export interface TdxFirmware {
     cmrs: readonly { base: number; size: number }[];
     tdxWithoutIntegrity: boolean;
   }): Uint8Array;
-  readonly module: TdxModuleImage;
+  /** The module, or an update image (TDX-BLOB) that carries it. */
+  readonly module: TdxModuleImage | Uint8Array;
 }
 
 export interface LinuxHostOptions {
@@ -100,10 +102,15 @@ export class LinuxHost {
     }
   }
 
-  #initTdx(module: TdxModuleImage): void {
+  #initTdx(image: TdxModuleImage | Uint8Array): void {
     this.#stage("loading the TDX module");
     const tdx = TdxHost.probe(this.processor, this.pages, this.log);
     if (!tdx) return;
+    const module = image instanceof Uint8Array ? decodeTdxImage(image) : image;
+    if (!module) {
+      this.log.printk("err", "virt/tdx: the TDX module image is invalid");
+      return;
+    }
     const status = installModule(this.processor, this.pages, module);
     if (status !== 0n) {
       this.log.printk("err", `virt/tdx: SEAMLDR.INSTALL failed: 0x${status.toString(16)}`);
@@ -118,11 +125,16 @@ export class LinuxHost {
     const { sysfs, tdx } = this;
     sysfs.create("/sys/module/kvm_intel/parameters/tdx", () => (tdx ? "Y" : "N"));
     if (!tdx?.sysInfo) return;
-    const { major, minor, update } = tdx.sysInfo.version;
-    sysfs.create(
-      "/sys/devices/faux/tdx_host/version",
-      () => `${major}.${minor}.${String(update).padStart(2, "0")}`,
-    );
+    const { sysInfo } = tdx;
+    const device = "/sys/devices/faux/tdx_host";
+    sysfs.create(`${device}/version`, () => formatVersion(sysInfo));
+    const loader = seamldrInfo(this.lps[0], this.pages);
+    if (typeof loader !== "bigint") {
+      const { MAJOR_VERSION, MINOR_VERSION, UPDATE_VERSION } = loader;
+      const update = String(UPDATE_VERSION).padStart(2, "0");
+      sysfs.create(`${device}/seamldr_version`, () => `${MAJOR_VERSION}.${MINOR_VERSION}.${update}`);
+      sysfs.create(`${device}/num_remaining_updates`, () => String(loader.NUM_REMAINING_UPDATES));
+    }
     sysfs.create("/sys/fs/cgroup/misc.capacity", () => `tdx ${tdx.keyIds - 1}`);
     sysfs.create("/sys/fs/cgroup/misc.current", () => `tdx ${tdx.guestKeyIds.inUse}`);
   }

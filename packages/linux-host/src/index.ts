@@ -15,6 +15,7 @@ export { AddressSpace, HostMemoryFault, OutOfHostMemory, UserMapping } from "./m
 export { GuestKeyIds } from "./virt/tdx/keyid.js";
 export * from "./virt/tdx/seamcall.js";
 export { installModule, seamldrInfo, type TdxModuleImage } from "./virt/tdx/seamldr.js";
+export { decodeTdxImage, encodeTdxImage } from "./virt/tdx/tdx-image.js";
 export { type TdxCpuidConfig, type TdxSysInfo } from "./virt/tdx/sysinfo.js";
 export {
   buildTdxMemlist,

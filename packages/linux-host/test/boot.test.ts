@@ -1,39 +1,7 @@
-/** A host with the real processor, memory controller and TDX module. */
-import { Trace, type TraceEvent } from "@swtdx/abi";
-import { ProgramEngine, Processor } from "@swtdx/cpu";
-import { SeededRandom } from "@swtdx/crypto";
-import { Arena, MemoryController } from "@swtdx/mktme";
-import { buildModuleImage, buildSeamldrAcm, registerTdxFirmware } from "@swtdx/tdx-module";
+/** What a host does from power-on to TDX enabled. */
 import { describe, expect, it } from "vitest";
-import { LinuxHost, seamldrInfo } from "../src/index.js";
-
-const GIB = 2 ** 30;
-
-export function powerOn(options: { memoryBytes?: number; lps?: number; firmware?: boolean } = {}) {
-  const { memoryBytes = GIB, lps = 1, firmware = true } = options;
-  const trace = new Trace();
-  const events: TraceEvent[] = [];
-  trace.subscribe((event) => events.push(event));
-  const random = new SeededRandom(new TextEncoder().encode("linux-host"));
-  const arena = new Arena({ residentBytes: 256 * 2 ** 20 });
-  const memory = new MemoryController(arena, { dramBytes: LinuxHost.dramBytes(memoryBytes), random, trace });
-  const processor = new Processor({
-    arena,
-    memory,
-    random,
-    lps,
-    trace,
-    engines: [new ProgramEngine({ programs: new Map() })],
-  });
-  registerTdxFirmware(processor, trace);
-  const host = LinuxHost.boot({
-    processor,
-    memoryBytes,
-    trace,
-    ...(firmware ? { firmware: { buildSeamldr: buildSeamldrAcm, module: buildModuleImage() } } : {}),
-  });
-  return { host, events, memory };
-}
+import { seamldrInfo } from "../src/index.js";
+import { GIB, powerOn } from "./support/host.js";
 
 describe("LinuxHost.boot", () => {
   it("loads and initializes the module as Linux does", () => {
@@ -41,6 +9,8 @@ describe("LinuxHost.boot", () => {
     const text = host.log.lines.map((line) => line.text);
     expect(text).toEqual([
       "virt/tdx: BIOS enabled: private KeyID range [32, 64)",
+      "virt/tdx: Disable ACPI S3. Turn off TDX in the BIOS to use ACPI S3.",
+      expect.stringMatching(/^virt\/tdx: Module version: 1\.5\.\d\d$/),
       "virt/tdx: 4108 KB allocated for PAMT",
       "virt/tdx: module initialized",
     ]);
@@ -58,7 +28,17 @@ describe("LinuxHost.boot", () => {
     expect(host.tdx!.sysInfo!.maxVcpusPerTd).toBeGreaterThan(0);
     expect(host.sysfs.read("/sys/module/kvm_intel/parameters/tdx")).toBe("Y\n");
     expect(host.sysfs.read("/sys/devices/faux/tdx_host/version")).toMatch(/^1\.5\.\d\d\n$/);
+    expect(host.sysfs.list()).toEqual([
+      "/sys/devices/faux/tdx_host/num_remaining_updates",
+      "/sys/devices/faux/tdx_host/seamldr_version",
+      "/sys/devices/faux/tdx_host/version",
+      "/sys/fs/cgroup/misc.capacity",
+      "/sys/fs/cgroup/misc.current",
+      "/sys/module/kvm_intel/parameters/tdx",
+    ]);
     expect(host.sysfs.read("/sys/nothing")).toBeNull();
+    // All that bring-up needed for a while is free again.
+    expect([...host.pages.usage().keys()]).toEqual(["PAMT", "vmxon"]);
     const info = seamldrInfo(host.lps[0], host.pages);
     expect(typeof info).not.toBe("bigint");
   });

@@ -30,6 +30,10 @@ const IA32_MKTME_KEYID_PARTITIONING = 0x87;
 /** Entries of the pointer array that TDH.SYS.CONFIG takes: one page holds them. */
 const TDMR_INFO_PER_PAGE = PAGE_SIZE / TDMR_INFO.size;
 
+/** As the kernel's log and sysfs have it. */
+export const formatVersion = ({ version }: TdxSysInfo): string =>
+  `${version.major}.${version.minor}.${String(version.update).padStart(2, "0")}`;
+
 export class TdxHost {
   sysInfo: TdxSysInfo | null = null;
   tdmrs: readonly Tdmr[] = [];
@@ -60,6 +64,12 @@ export class TdxHost {
       "info",
       `virt/tdx: BIOS enabled: private KeyID range [${host.firstKeyId}, ${host.firstKeyId + host.keyIds})`,
     );
+    // One KeyID is the module's: none would be left for guests.
+    if (host.keyIds < 2) {
+      log.printk("err", "virt/tdx: initialization failed: too few private KeyIDs available.");
+      return null;
+    }
+    log.printk("info", "virt/tdx: Disable ACPI S3. Turn off TDX in the BIOS to use ACPI S3.");
     return host;
   }
 
@@ -101,6 +111,7 @@ export class TdxHost {
   #initModule(memory: readonly TdxMemblock[]): number {
     const info = readSysInfo(this.#lp());
     if ("field" in info) return this.#check(`TDH.SYS.RD ${info.field}`, info.status);
+    this.log.printk("info", `virt/tdx: Module version: ${formatVersion(info)}`);
     if ((info.features0 & TDX_FEATURES0.NO_RBP_MOD) === 0n) {
       this.log.printk("err", "virt/tdx: frame pointer (RBP) clobber bug present, upgrade TDX module");
       return -Errno.EINVAL;
