@@ -23,6 +23,8 @@ import {
 import { GuestMemfd } from "./guest-memfd.js";
 import { Vcpu } from "./vcpu.js";
 import { Vm } from "./vm.js";
+import { TdxBug } from "./vmx/seamcall.js";
+import { VmxBug } from "./vmx/vmcs.js";
 import { fillCpuid, supportedCpuid } from "./x86/cpuid.js";
 import { KernelError } from "./x86/errno.js";
 
@@ -120,7 +122,7 @@ export class KvmProcess {
   close(fd: number): void {
     const file = this.#files.get(fd);
     this.#files.delete(fd);
-    if (file instanceof Vm) file.destroy();
+    if (file instanceof Vm) this.#guard(file, () => (file.destroy(), 0));
     else if (file instanceof GuestMemfd) file.unreferenced();
   }
 
@@ -131,8 +133,8 @@ export class KvmProcess {
     const file = this.#files.get(fd);
     if (!file) return -Errno.EBADF;
     if (file instanceof Vcpu && request === KvmIoctl.KVM_RUN && !this.trace.on)
-      return this.#guard(() => file.ioctlRun());
-    const result = this.#guard(() => this.#dispatch(file, request, arg));
+      return this.#guard(file, () => file.ioctlRun());
+    const result = this.#guard(file, () => this.#dispatch(file, request, arg));
     if (this.trace.on && request !== KvmIoctl.KVM_RUN)
       this.trace.emit({
         type: "IOCTL",
@@ -143,15 +145,24 @@ export class KvmProcess {
     return result;
   }
 
-  #guard(work: () => number): number {
+  #guard(file: File, work: () => number): number {
     try {
       return work();
     } catch (error) {
       if (error instanceof KernelError) return -error.errno;
       if (error instanceof OutOfHostMemory) return -Errno.ENOMEM;
       if (error instanceof HostMemoryFault) return -Errno.EFAULT;
+      if (error instanceof TdxBug || error instanceof VmxBug) return this.#bug(file, error);
       throw error;
     }
+  }
+
+  /** KVM_BUG_ON: the VM is dead; what it had may be lost to the host. */
+  #bug(file: File, error: Error): number {
+    this.host.log.printk("err", `kvm_intel: ${error.message}`);
+    if (file instanceof Vm) file.dead = true;
+    else if (file instanceof Vcpu) file.vm.dead = true;
+    return -Errno.EIO;
   }
 
   #dispatch(file: File, request: number, arg: unknown): number {

@@ -102,6 +102,7 @@ export class Vm {
   // ---- ioctl
 
   ioctl(request: number, arg: unknown): number {
+    if (this.dead) return -Errno.EIO;
     switch (request) {
       case KvmIoctl.KVM_CHECK_EXTENSION:
         return this.process.checkExtension(arg as number);
@@ -194,7 +195,6 @@ export class Vm {
   #createVcpu(id: number): number {
     if (!Number.isInteger(id) || id < 0 || id >= this.maxVcpus) return -Errno.EINVAL;
     if (this.vcpu(id)) return -Errno.EEXIST;
-    if (this.isTdx && !this.splitIrqchip) return -Errno.EINVAL;
     const { lps } = this.process.host;
     const vcpu = new Vcpu(this, id, lps[id % lps.length]);
     this.vcpus.push(vcpu);
@@ -274,8 +274,8 @@ export class Vm {
   }
 
   #setMemoryAttributes({ address, size, attributes, flags }: KvmMemoryAttributes): number {
-    if (!this.isTdx) return -Errno.ENOTTY;
-    if (flags !== 0n || (attributes & ~KVM_MEMORY_ATTRIBUTE_PRIVATE) !== 0n) return -Errno.EINVAL;
+    const supported = this.isTdx ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0n;
+    if (flags !== 0n || (attributes & ~supported) !== 0n) return -Errno.EINVAL;
     if (size <= 0 || address % PAGE_SIZE !== 0 || size % PAGE_SIZE !== 0) return -Errno.EINVAL;
     const isPrivate = attributes === KVM_MEMORY_ATTRIBUTE_PRIVATE;
     const start = address / PAGE_SIZE;

@@ -112,8 +112,8 @@ describe("ioctls out of order or with bad arguments", () => {
     const { ioctl } = { ioctl: kvm.ioctl.bind(kvm) };
     expect(ioctl(999, KvmIoctl.KVM_RUN)).toBe(-Errno.EBADF);
     expect(ioctl(kvm.openKvm(), KvmIoctl.KVM_CREATE_VM, KVM_X86_DEFAULT_VM + 99)).toBe(-Errno.EINVAL);
-    // No vCPU without a split irqchip and before KVM_TDX_INIT_VM.
-    expect(ioctl(vm, KvmIoctl.KVM_CREATE_VCPU, 0)).toBe(-Errno.EINVAL);
+    // No vCPU before KVM_TDX_INIT_VM.
+    expect(ioctl(vm, KvmIoctl.KVM_CREATE_VCPU, 0)).toBe(-Errno.EIO);
     const finalize = { id: KvmTdxCmdId.KVM_TDX_FINALIZE_VM } as const;
     expect(ioctl(vm, KvmIoctl.KVM_MEMORY_ENCRYPT_OP, finalize)).toBe(-Errno.EINVAL);
     expect(ioctl(vm, KvmIoctl.KVM_CREATE_GUEST_MEMFD, { size: 4095, flags: 0n })).toBe(-Errno.EINVAL);

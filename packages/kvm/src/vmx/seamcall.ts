@@ -87,5 +87,5 @@ export class TdxBug extends Error {
   override readonly name = "TdxBug";
 }
 export function mustSucceed(name: SeamcallName, status: bigint): void {
-  if (status !== 0n) throw new TdxBug(`SEAMCALL ${name}: 0x${status.toString(16)}`);
+  if (status !== 0n) throw new TdxBug(`SEAMCALL ${name} failed: 0x${status.toString(16)}`);
 }

@@ -4,6 +4,7 @@
  */
 import {
   Errno,
+  GET_TD_VMCALL_INFO_R11,
   type Hpa,
   type HpaAndKeyId,
   KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
@@ -48,6 +49,7 @@ import { RunResult, type VcpuBackend, type VmBackend } from "../x86/ops.js";
 import { releaseProcessor } from "./guest-registers.js";
 import { isBusy, mustSucceed, outputs, statusErrno, tdh, tdhRetry } from "./seamcall.js";
 import { configurableCpuid, setupTdParams, supportedAttributes, supportedXfam } from "./td-params.js";
+import { readTdCpuid } from "./td-cpuid.js";
 import { handleTdvmcall, type TdvmcallVcpu } from "./tdvmcall.js";
 
 /** TD VMCS fields that KVM writes. */
@@ -130,7 +132,8 @@ export class TdxVm implements VmBackend {
     target.supported_attrs = attributes;
     target.supported_xfam = xfam;
     target.kernel_tdvmcallinfo_1_r11 = 0n;
-    target.user_tdvmcallinfo_1_r11 = 0b11n;
+    // SetupEventNotifyInterrupt; GetQuote belongs to the base GHCI.
+    target.user_tdvmcallinfo_1_r11 = GET_TD_VMCALL_INFO_R11.SetupEventNotifyInterrupt;
     target.kernel_tdvmcallinfo_1_r12 = 0n;
     target.user_tdvmcallinfo_1_r12 = 0n;
     return 0;
@@ -224,6 +227,8 @@ export class TdxVm implements VmBackend {
 
   createVcpu(vcpu: Vcpu): VcpuBackend {
     if (!this.#initialized) throw new KernelError(Errno.EIO);
+    // The module's virtual APIC needs the kernel's local APIC, and level-triggered interrupts user space's I/O APIC.
+    if (!this.vm.splitIrqchip) throw new KernelError(Errno.EINVAL);
     return new TdxVcpu(this, vcpu);
   }
 
@@ -319,7 +324,7 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
       case KvmTdxCmdId.KVM_TDX_INIT_MEM_REGION:
         return this.#initMemRegion(cmd, cmd.data);
       case KvmTdxCmdId.KVM_TDX_GET_CPUID:
-        return this.#getCpuid(cmd.data);
+        return this.#getCpuid(cmd.flags ?? 0, cmd.data);
       default:
         return -Errno.EINVAL;
     }
@@ -382,10 +387,11 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
   #initMemRegion(cmd: KvmTdxCmd, region: KvmTdxInitMemRegion): number {
     const { td } = this;
     const flags = cmd.flags ?? 0;
-    if (!td.initialized || td.finalized || (flags & ~KVM_TDX_MEASURE_MEMORY_REGION) !== 0)
+    if (!this.#initialized || td.finalized || (flags & ~KVM_TDX_MEASURE_MEMORY_REGION) !== 0)
       return -Errno.EINVAL;
     const { source_addr, gpa, nr_pages } = region;
     if (source_addr % PAGE_SIZE !== 0 || gpa % PAGE_SIZE !== 0 || nr_pages <= 0) return -Errno.EINVAL;
+    if (gpa + nr_pages * PAGE_SIZE > Number(td.sharedBit)) return -Errno.EINVAL;
     const { vm } = td;
     const source = vm.process.memory.find(source_addr);
     if (!source || source_addr - source.address + nr_pages * PAGE_SIZE > source.length) return -Errno.EFAULT;
@@ -421,13 +427,17 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     return slot.memfd.page(slot.memfdOffset / PAGE_SIZE + gfn - slot.base);
   }
 
-  /** KVM_TDX_GET_CPUID: the configurable leaves as user space set them. */
-  #getCpuid(target: KvmCpuid2): number {
-    const configurable = configurableCpuid(this.td.info);
-    const entries = this.vcpu.cpuid.filter((entry) =>
-      configurable.some((one) => one.function === entry.function && one.index === entry.index),
-    );
-    return fillCpuid(target, entries);
+  /** KVM_TDX_GET_CPUID. */
+  #getCpuid(flags: number, target: KvmCpuid2): number {
+    if (flags !== 0 || !this.td.initialized || this.td.finalized) return -Errno.EINVAL;
+    const read = (field: bigint): bigint | null =>
+      tdh(this.#lp, "TDH.MNG.RD", BigInt(this.td.tdr), field) === 0n ? outputs().r8 : null;
+    const entries = readTdCpuid(read, this.td.gpaw ? 52 : 48);
+    if (!entries) return -Errno.EIO;
+    const result = fillCpuid(target, entries);
+    // So that user space knows what to ask for.
+    target.nent = entries.length;
+    return result;
   }
 
   // ---- Interrupts
