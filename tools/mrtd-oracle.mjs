@@ -32,11 +32,12 @@ function sections(image) {
       if (image.toString("ascii", at, at + 4) !== "TDVF") throw new Error("no TDVF descriptor");
       return Array.from({ length: image.readUInt32LE(at + 12) }, (_, i) => {
         const entry = at + 16 + 32 * i;
+        const offset = image.readUInt32LE(entry);
+        const end = offset + image.readUInt32LE(entry + 4);
+        // Code without the variables that its metadata speaks of is no image that can be launched.
+        if (end > image.length) throw new Error("a section outside the image");
         return {
-          data: image.subarray(
-            image.readUInt32LE(entry),
-            image.readUInt32LE(entry) + image.readUInt32LE(entry + 4),
-          ),
+          data: image.subarray(offset, end),
           gpa: image.readBigUInt64LE(entry + 8),
           size: Number(image.readBigUInt64LE(entry + 16)),
           extend: (image.readUInt32LE(entry + 28) & EXTEND) !== 0,
