@@ -53,7 +53,13 @@ import { readTdCpuid } from "./td-cpuid.js";
 import { handleTdvmcall, type TdvmcallVcpu } from "./tdvmcall.js";
 
 /** TD VMCS fields that KVM writes. */
-const VMCS = { POSTED_INTR_NV: 0x0002, POSTED_INTR_DESC_ADDR: 0x2016, SHARED_EPTP: 0x203c } as const;
+const VMCS = {
+  POSTED_INTR_NV: 0x0002,
+  POSTED_INTR_DESC_ADDR: 0x2016,
+  SHARED_EPTP: 0x203c,
+  PIN_BASED_CONTROLS: 0x4000,
+} as const;
+const PIN_BASED_POSTED_INTR = 1n << 7n;
 /** Posted-interrupt descriptor: PIR 0-31, ON bit 256. */
 const PID_SIZE = 64;
 const PID_CONTROL = 32;
@@ -375,6 +381,10 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     lp.memZero(pid as HpaAndKeyId, PAGE_SIZE);
     status = this.#vpWrite(vmcsFieldId(VMCS.POSTED_INTR_NV), BigInt(POSTED_INTR_VECTOR), 0xffffn);
     if (status === 0n) status = this.#vpWrite(vmcsFieldId(VMCS.POSTED_INTR_DESC_ADDR), BigInt(pid));
+    if (status === 0n) {
+      const field = vmcsFieldId(VMCS.PIN_BASED_CONTROLS);
+      status = this.#vpWrite(field, PIN_BASED_POSTED_INTR, PIN_BASED_POSTED_INTR);
+    }
     if (status === 0n)
       status = this.#vpWrite(vmcsFieldId(VMCS.SHARED_EPTP), BigInt(this.td.sharedEpt!.root * PAGE_SIZE));
     return status;

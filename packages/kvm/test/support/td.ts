@@ -80,27 +80,38 @@ export function* longMode(): Guest<void> {
 export class Td {
   readonly vm: number;
   readonly vcpu: number;
+  readonly vcpus: number[] = [];
   readonly memfd: number;
   readonly ram;
   readonly run: DataView;
   readonly #rest: number[] = [];
 
-  constructor(readonly kvm: KvmProcess) {
+  constructor(
+    readonly kvm: KvmProcess,
+    { vcpus = 1 } = {},
+  ) {
     const system = kvm.openKvm();
     this.#rest.push(system);
     this.vm = this.#ok(system, "KVM_CREATE_VM", KVM_X86_TDX_VM);
     this.enable(KvmCap.KVM_CAP_SPLIT_IRQCHIP, 24n);
-    this.enable(KvmCap.KVM_CAP_MAX_VCPUS, 1n);
+    this.enable(KvmCap.KVM_CAP_MAX_VCPUS, BigInt(vcpus));
     this.enable(KvmCap.KVM_CAP_EXIT_HYPERCALL, 1n << 12n);
     this.tdx({ id: KvmTdxCmdId.KVM_TDX_INIT_VM, data: this.parameters() });
     this.ram = kvm.mmap(RAM_SIZE);
     this.memfd = this.#slot(0, 0, this.ram);
     const shadow = kvm.mmap(4 * PAGE);
     this.#rest.push(this.#slot(1, ROM_BASE, shadow));
-    this.vcpu = this.#ok(this.vm, "KVM_CREATE_VCPU", 0);
-    const run = kvm.mmapVcpu(this.vcpu);
-    this.run = new DataView(run.buffer, run.byteOffset, run.byteLength);
-    this.tdx({ id: KvmTdxCmdId.KVM_TDX_INIT_VCPU, data: 0n }, this.vcpu);
+    for (let i = 0; i < vcpus; i++) {
+      const fd = this.#ok(this.vm, "KVM_CREATE_VCPU", i);
+      this.tdx({ id: KvmTdxCmdId.KVM_TDX_INIT_VCPU, data: 0n }, fd);
+      this.vcpus.push(fd);
+    }
+    this.vcpu = this.vcpus[0];
+    this.run = this.#runOf(this.vcpu);
+  }
+  #runOf(vcpu: number): DataView {
+    const run = this.kvm.mmapVcpu(vcpu);
+    return new DataView(run.buffer, run.byteOffset, run.byteLength);
   }
 
   capabilities(): KvmTdxCapabilities {
@@ -181,13 +192,20 @@ export class Td {
     return result;
   }
 
-  /** KVM_RUN to the next exit. @returns its reason, or -errno */
+  /** kvm_run of the vCPU that exited last. */
+  last!: DataView;
+  /** KVM_RUN of all vCPUs in turn, to the next exit. @returns its reason, or -errno */
   exit(): number {
-    for (let i = 0; i < 1000; i++) {
-      const result = this.kvm.ioctl(this.vcpu, KvmIoctl.KVM_RUN);
-      if (result === -Errno.EINTR) continue;
-      if (result === -Errno.EAGAIN) this.kvm.sleep(null);
-      else return result < 0 ? result : this.run.getUint32(8, true);
+    for (let i = 0; i < 2000; i++) {
+      let waiting = 0;
+      for (const vcpu of this.vcpus) {
+        const result = this.kvm.ioctl(vcpu, KvmIoctl.KVM_RUN);
+        if (result === -Errno.EINTR) continue;
+        this.last = this.#runOf(vcpu);
+        if (result === -Errno.EAGAIN) waiting++;
+        else return result < 0 ? result : this.last.getUint32(8, true);
+      }
+      if (waiting === this.vcpus.length) this.kvm.sleep(null);
     }
     throw new Error("the guest does not exit");
   }
@@ -198,22 +216,22 @@ export class Td {
       const reason = this.exit();
       if (reason === KvmExit.KVM_EXIT_HYPERCALL) this.#mapGpaRange();
       else if (reason === KvmExit.KVM_EXIT_IO) {
-        const value = this.run.getUint32(4096, true);
+        const value = this.last.getUint32(4096, true);
         if (value === 0) return out;
         out.push(value);
       } else throw new Error(`exit ${reason}`);
     }
   }
   #mapGpaRange(): void {
-    const [gpa, pages, attributes] = [0, 1, 2].map((i) => Number(this.run.getBigUint64(40 + 8 * i, true)));
+    const [gpa, pages, attributes] = [0, 1, 2].map((i) => Number(this.last.getBigUint64(40 + 8 * i, true)));
     const isPrivate = (attributes & 16) !== 0;
     this.setPrivate(gpa, pages * PAGE, isPrivate);
     if (!isPrivate) this.kvm.punchHole(this.memfd, gpa, pages * PAGE);
-    this.run.setBigUint64(88, 0n, true);
+    this.last.setBigUint64(88, 0n, true);
   }
 
   close(): void {
-    for (const fd of [this.vcpu, this.memfd, ...this.#rest, this.vm]) this.kvm.close(fd);
+    for (const fd of [...this.vcpus, this.memfd, ...this.#rest, this.vm]) this.kvm.close(fd);
     this.kvm.munmap(this.ram);
   }
 }
@@ -226,6 +244,10 @@ export function* accept(gpa: number): Guest<bigint> {
 export function* vmcall(r11: bigint, r12 = 0n, r13 = 0n, r14 = 0n, r15 = 0n): Guest<bigint> {
   const out = yield* guest.tdcall({ rax: 0n, rcx: 0xfc00n, r10: 0n, r11, r12, r13, r14, r15 });
   return out.r10;
+}
+/** TDG.VP.VMCALL with what comes back in R10 to R15. */
+export function* vmcallRegs(r11: bigint, r12 = 0n, r13 = 0n, r14 = 0n, r15 = 0n) {
+  return yield* guest.tdcall({ rax: 0n, rcx: 0xfc00n, r10: 0n, r11, r12, r13, r14, r15 });
 }
 /** Instruction.IO: writes to port 0x80. */
 export function* say(value: number): Guest<void> {
