@@ -1,9 +1,9 @@
 /**
  * Every bit of what a quote signs or certifies counts: whichever is flipped, dcap-qvl and verifyQuote refuse.
  *
- * What is outside of it was measured by flipping every bit of a version 4 quote of 5310 bytes:
- *  - verifyQuote accepts none of them;
- *  - dcap-qvl accepts bits in bytes
+ * What is outside of it was measured once on a version 4 quote of 5310 bytes:
+ *  - verifyQuote accepts none of the flips tried, samples of every part;
+ *  - dcap-qvl, every bit tried, accepts those in bytes
  *      764-765    type of the outer certification data,
  *      1254-1255  size of the PCK chain, where the chain is cut inside its last certificate,
  *      3123, 3125-3126  the end of the PCK certificate's base64: spare bits, padding, line break,
