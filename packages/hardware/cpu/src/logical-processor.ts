@@ -1,10 +1,9 @@
 /** A logical processor: its registers, clock, MSRs, VMX, SEAM and local APIC put together behind the host's interface. */
 import type { HpaAndKeyId, Trace } from "@swtdx/abi";
 import { decodeProgramHeader, decodeProgramStub, PROGRAM_HEADER_MAX, PROGRAM_STUB_SIZE } from "@swtdx/abi";
-import { Gpr, REG, RegisterFile, REGISTER_FILE_SIZE, SEG, SegmentRegister } from "@swtdx/x86";
+import { Gpr, REG, RegisterFile, REGISTER_FILE_SIZE, SEG, SegmentRegister, Vector } from "@swtdx/x86";
 import { LocalApic } from "./apic/local-apic.js";
 import { cpuid } from "./cpuid.js";
-import { Vector } from "./guest/events.js";
 import { Guest, type GuestServices } from "./guest/guest.js";
 import { Step, type MemoryInstruction } from "./interface/engine.js";
 import type {

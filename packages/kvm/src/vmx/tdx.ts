@@ -29,6 +29,7 @@ import {
   VP_METADATA,
   vmcsFieldId,
 } from "@swtdx/abi";
+import { ExitReason, PIN, VMCS } from "@swtdx/cpu";
 import {
   Gpr,
   leaf,
@@ -52,26 +53,10 @@ import { configurableCpuid, setupTdParams, supportedAttributes, supportedXfam } 
 import { readTdCpuid } from "./td-cpuid.js";
 import { handleTdvmcall, type TdvmcallVcpu } from "./tdvmcall.js";
 
-/** TD VMCS fields that KVM writes. */
-const VMCS = {
-  POSTED_INTR_NV: 0x0002,
-  POSTED_INTR_DESC_ADDR: 0x2016,
-  SHARED_EPTP: 0x203c,
-  PIN_BASED_CONTROLS: 0x4000,
-} as const;
-const PIN_BASED_POSTED_INTR = 1n << 7n;
+const PIN_BASED_POSTED_INTR = BigInt(PIN.PROCESS_POSTED_INTERRUPTS);
 /** Posted-interrupt descriptor: PIR 0-31, ON bit 256. */
 const PID_SIZE = 64;
 const PID_CONTROL = 32;
-/** Basic exit reasons. */
-const ExitReason = {
-  EXCEPTION_NMI: 0,
-  EXTERNAL_INTERRUPT: 1,
-  TRIPLE_FAULT: 2,
-  EPT_VIOLATION: 48,
-  EPT_MISCONFIG: 49,
-  TDCALL: 77,
-} as const;
 const NON_RECOVERABLE = 1n << 62n;
 const ERROR = 1n << 63n;
 const KEY_ID_SHIFT = 46;
@@ -382,11 +367,14 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     status = this.#vpWrite(vmcsFieldId(VMCS.POSTED_INTR_NV), BigInt(POSTED_INTR_VECTOR), 0xffffn);
     if (status === 0n) status = this.#vpWrite(vmcsFieldId(VMCS.POSTED_INTR_DESC_ADDR), BigInt(pid));
     if (status === 0n) {
-      const field = vmcsFieldId(VMCS.PIN_BASED_CONTROLS);
+      const field = vmcsFieldId(VMCS.PIN_BASED_VM_EXEC_CONTROL);
       status = this.#vpWrite(field, PIN_BASED_POSTED_INTR, PIN_BASED_POSTED_INTR);
     }
     if (status === 0n)
-      status = this.#vpWrite(vmcsFieldId(VMCS.SHARED_EPTP), BigInt(this.td.sharedEpt!.root * PAGE_SIZE));
+      status = this.#vpWrite(
+        vmcsFieldId(VMCS.SHARED_EPT_POINTER),
+        BigInt(this.td.sharedEpt!.root * PAGE_SIZE),
+      );
     return status;
   }
 
@@ -532,7 +520,7 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
         return this.#eptViolation();
       case ExitReason.EXTERNAL_INTERRUPT:
         return RunResult.CONTINUE;
-      case ExitReason.EXCEPTION_NMI:
+      case ExitReason.EXCEPTION_OR_NMI:
         this.#lp.takeNmi();
         return RunResult.CONTINUE;
       default:

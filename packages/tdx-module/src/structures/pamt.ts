@@ -5,23 +5,15 @@
  * Layout and walk: TDX module 1.5 base architecture specification, "Physical Memory Management"; intel/tdx-module
  * src/common/memory_handlers/pamt_manager.{h,c}.
  */
-import type { Hpa, KeyId } from "@swtdx/abi";
+import { type Hpa, type KeyId, PAGE_SIZE_LEVEL, PAGE_TYPE } from "@swtdx/abi";
 import type { SeamContext } from "@swtdx/cpu";
 
 /** Page types. */
-export const PageType = {
-  PT_NDA: 0,
-  PT_RSVD: 1,
-  PT_REG: 3,
-  PT_TDR: 4,
-  PT_TDCX: 5,
-  PT_TDVPR: 6,
-  PT_EPT: 8,
-} as const;
+export const PageType = PAGE_TYPE;
 export type PageType = (typeof PageType)[keyof typeof PageType];
 
 /** Levels of pages and of PAMT entries. */
-export const Level = { PT_4KB: 0, PT_2MB: 1, PT_1GB: 2 } as const;
+export const Level = PAGE_SIZE_LEVEL;
 
 export const PAMT_ENTRY_SIZE = 16;
 /** Offsets within an entry. */

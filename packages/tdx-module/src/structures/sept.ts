@@ -6,7 +6,7 @@
  * Management"; intel/tdx-module src/common/x86_defs/x86_defs.h, include/auto_gen/sept_state_lookup.{h,c},
  * src/common/memory_handlers/sept_manager.{h,c}.
  */
-import type { Hpa, KeyId } from "@swtdx/abi";
+import { type Hpa, type KeyId, type L1SeptStateName, SEPT_STATE, SEPT_STATE_ENCODING } from "@swtdx/abi";
 import type { SeamContext } from "@swtdx/cpu";
 
 /** Bits of the low half. */
@@ -48,29 +48,12 @@ const STATE_LOW = SEPT_LOW.D | SEPT_LOW.IPAT | SEPT_LOW.PS;
 const STATE_HIGH = SEPT_HIGH.TDEX | SEPT_HIGH.TDBW | SEPT_HIGH.TDB | SEPT_HIGH.TDP;
 
 /** State encodings: PS, IPAT, TDP, TDB, TDBW, TDEX, D from bit 6 to bit 0. */
-export const SeptState = {
-  FREE: 0x0e,
-  REMOVED: 0x0c,
-  NL_MAPPED: 0x00,
-  NL_BLOCKED: 0x08,
-  MAPPED: 0x60,
-  BLOCKED: 0x68,
-  BLOCKEDW: 0x64,
-  EXPORTED_BLOCKEDW: 0x66,
-  EXPORTED_DIRTY: 0x63,
-  EXPORTED_DIRTY_BLOCKEDW: 0x67,
-  PENDING: 0x70,
-  PENDING_BLOCKED: 0x78,
-  PENDING_BLOCKEDW: 0x74,
-  PENDING_EXPORTED_BLOCKEDW: 0x76,
-  PENDING_EXPORTED_DIRTY: 0x73,
-  PENDING_EXPORTED_DIRTY_BLOCKEDW: 0x77,
-} as const;
+export const SeptState = SEPT_STATE_ENCODING;
 export type SeptState = (typeof SeptState)[keyof typeof SeptState];
 
 /** What holds in a state. */
 export interface SeptStateInfo {
-  readonly name: keyof typeof SeptState;
+  readonly name: L1SeptStateName;
   /** As RDX[15:8] of the functions that report an entry. */
   readonly publicState: number;
   readonly anyBlocked: boolean;
@@ -81,11 +64,11 @@ export interface SeptStateInfo {
   readonly guestFullyAccessibleLeaf: boolean;
 }
 type Flag = "b" | "p" | "a" | "t" | "g" | "f";
-const info = (name: keyof typeof SeptState, publicState: number, flags: string): SeptStateInfo => {
+const info = (name: L1SeptStateName, flags: string): SeptStateInfo => {
   const has = (flag: Flag) => flags.includes(flag);
   return {
     name,
-    publicState,
+    publicState: SEPT_STATE[name],
     anyBlocked: has("b"),
     anyPending: has("p"),
     guestAcceptable: has("a"),
@@ -96,22 +79,22 @@ const info = (name: keyof typeof SeptState, publicState: number, flags: string):
 };
 /** In the order of the module's state index. b: blocked, p: pending, a: acceptable by the guest, t: TLB tracking required, g: guest-accessible leaf, f: also for writes. */
 export const SEPT_STATES: readonly SeptStateInfo[] = [
-  info("FREE", 0, ""),
-  info("REMOVED", 5, ""),
-  info("NL_MAPPED", 132, "t"),
-  info("NL_BLOCKED", 129, "bt"),
-  info("MAPPED", 4, "tgf"),
-  info("BLOCKED", 1, "bt"),
-  info("BLOCKEDW", 8, "tg"),
-  info("EXPORTED_BLOCKEDW", 9, "g"),
-  info("EXPORTED_DIRTY", 11, "tgf"),
-  info("EXPORTED_DIRTY_BLOCKEDW", 12, "tg"),
-  info("PENDING", 2, "pat"),
-  info("PENDING_BLOCKED", 3, "pbt"),
-  info("PENDING_BLOCKEDW", 16, "pt"),
-  info("PENDING_EXPORTED_BLOCKEDW", 17, "p"),
-  info("PENDING_EXPORTED_DIRTY", 19, "pat"),
-  info("PENDING_EXPORTED_DIRTY_BLOCKEDW", 20, "pt"),
+  info("FREE", ""),
+  info("REMOVED", ""),
+  info("NL_MAPPED", "t"),
+  info("NL_BLOCKED", "bt"),
+  info("MAPPED", "tgf"),
+  info("BLOCKED", "bt"),
+  info("BLOCKEDW", "tg"),
+  info("EXPORTED_BLOCKEDW", "g"),
+  info("EXPORTED_DIRTY", "tgf"),
+  info("EXPORTED_DIRTY_BLOCKEDW", "tg"),
+  info("PENDING", "pat"),
+  info("PENDING_BLOCKED", "pbt"),
+  info("PENDING_BLOCKEDW", "pt"),
+  info("PENDING_EXPORTED_BLOCKEDW", "p"),
+  info("PENDING_EXPORTED_DIRTY", "pat"),
+  info("PENDING_EXPORTED_DIRTY_BLOCKEDW", "pt"),
 ];
 const infoOfEncoding: (SeptStateInfo | undefined)[] = [];
 for (const state of SEPT_STATES) infoOfEncoding[SeptState[state.name]] = state;

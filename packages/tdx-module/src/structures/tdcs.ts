@@ -5,7 +5,7 @@
  * Layout and field names: TDX module 1.5 base architecture specification, TDCS; intel/tdx-module
  * include/auto_gen/tdr_tdcs_fields_lookup.c, src/common/data_structures/td_control_structures.h.
  */
-import type { Hpa } from "@swtdx/abi";
+import { type Hpa, OP_STATE } from "@swtdx/abi";
 import type { TdrStructure } from "./tdr.js";
 import { ControlStructure, f16, f32, f64, f8, fBytes } from "./layout.js";
 
@@ -107,30 +107,7 @@ export const MAX_NUM_TDCS_PAGES = 9;
 export const MAX_POSSIBLE_CPUID_LOOKUP = 80;
 
 /** Values of TDCS.OP_STATE. */
-export const OpState = {
-  UNINITIALIZED: 0,
-  INITIALIZED: 1,
-  RUNNABLE: 2,
-  LIVE_EXPORT: 3,
-  PAUSED_EXPORT: 4,
-  POST_EXPORT: 5,
-  MEMORY_IMPORT: 6,
-  STATE_IMPORT: 7,
-  POST_IMPORT: 8,
-  LIVE_IMPORT: 9,
-  FAILED_IMPORT: 10,
-} as const;
-
-/** Bits of ATTRIBUTES that the module acts on. */
-export const ATTRIBUTES_DEBUG = 1n << 0n;
-export const ATTRIBUTES_SEPT_VE_DISABLE = 1n << 28n;
-export const ATTRIBUTES_MIGRATABLE = 1n << 29n;
-export const ATTRIBUTES_PKS = 1n << 30n;
-export const ATTRIBUTES_PERFMON = 1n << 63n;
-/** Bits of CONFIG_FLAGS. */
-export const CONFIG_FLAGS_GPAW = 1n << 0n;
-export const CONFIG_FLAGS_FLEXIBLE_PENDING_VE = 1n << 1n;
-export const CONFIG_FLAGS_NO_RBP_MOD = 1n << 2n;
+export const OpState = OP_STATE;
 
 export class TdcsStructure extends ControlStructure {
   /** HPAs of the pages, -1: not read yet. */

@@ -4,7 +4,7 @@
  * Layout and field names: TDX module 1.5 base architecture specification, TDR; intel/tdx-module
  * include/auto_gen/tdr_tdcs_fields_lookup.c, src/common/data_structures/td_control_structures.h.
  */
-import type { Hpa, KeyId } from "@swtdx/abi";
+import { type Hpa, type KeyId, LIFECYCLE_STATE } from "@swtdx/abi";
 import type { SeamContext } from "@swtdx/cpu";
 import { ControlStructure, f16, f32, f64, f8, fBytes } from "./layout.js";
 
@@ -31,12 +31,7 @@ export const TDR = {
 } as const;
 
 /** Values of TDR.LIFECYCLE_STATE. */
-export const LifecycleState = {
-  TD_HKID_ASSIGNED: 0,
-  TD_KEYS_CONFIGURED: 1,
-  TD_BLOCKED: 2,
-  TD_TEARDOWN: 3,
-} as const;
+export const LifecycleState = LIFECYCLE_STATE;
 
 export class TdrStructure extends ControlStructure {
   constructor(

@@ -2,12 +2,11 @@
  * MOV to and from control and debug registers, CLTS, LMSW in VMX non-root operation.
  * Intel SDM vol. 3C sections 26.1.3, 26.3; vol. 2B "MOV—Move to/from Control Registers"; vol. 3A 2.5, 4.10.4.
  */
-import { REG } from "@swtdx/x86";
+import { REG, Vector } from "@swtdx/x86";
 import { Step } from "../interface/engine.js";
 import { Phys } from "../memory/physical.js";
 import { CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, CR4_FIXED1, ExitReason, PROC, PROC2 } from "../vmx/controls.js";
 import { VMCS } from "../vmx/fields.js";
-import { Vector } from "./events.js";
 import { GuestMachineCode } from "./machine-code.js";
 
 const CR0_PE = 1n;

@@ -4,7 +4,7 @@
  * vol. 3A chapter 6 (delivery).
  */
 import type { Trace } from "@swtdx/abi";
-import { REG, type RegisterFile } from "@swtdx/x86";
+import { REG, type RegisterFile, Vector } from "@swtdx/x86";
 import { Step } from "../interface/engine.js";
 import type { LocalApic } from "../apic/local-apic.js";
 import { EPT_R, EPT_W, EPT_X, EPT_XU } from "../memory/ept.js";
@@ -14,29 +14,6 @@ import { VMCS } from "../vmx/fields.js";
 import type { Vmcs } from "../vmx/vmcs.js";
 import { GuestMemory, MemFail } from "./memory.js";
 
-/** Exception vectors. */
-export const Vector = {
-  DE: 0,
-  DB: 1,
-  NMI: 2,
-  BP: 3,
-  OF: 4,
-  BR: 5,
-  UD: 6,
-  NM: 7,
-  DF: 8,
-  TS: 10,
-  NP: 11,
-  SS: 12,
-  GP: 13,
-  PF: 14,
-  MF: 16,
-  AC: 17,
-  MC: 18,
-  XM: 19,
-  VE: 20,
-  CP: 21,
-} as const;
 /** Event types of VM-entry and VM-exit interruption information. */
 export const EventType = {
   EXTERNAL: 0,

@@ -3,7 +3,7 @@
  * Intel SDM vol. 3C chapter 26 ("VMX non-root operation"); order of steps in each: faults that come before the
  * intercept, the intercept, the instruction.
  */
-import { Gpr, REG } from "@swtdx/x86";
+import { Gpr, REG, type RegisterFile, Vector } from "@swtdx/x86";
 import type { RandomSource } from "../interface/processor.js";
 import type { Cpuid } from "../interface/seam.js";
 import { Step, type GuestContext } from "../interface/engine.js";
@@ -13,8 +13,7 @@ import type { CheckContext } from "../vmx/entry-checks.js";
 import { VMCS } from "../vmx/fields.js";
 import type { Vmcs } from "../vmx/vmcs.js";
 import type { PhysicalMemory } from "../memory/physical.js";
-import type { RegisterFile } from "@swtdx/x86";
-import { Vector, type GuestHost } from "./events.js";
+import type { GuestHost } from "./events.js";
 import { GuestControlRegisters } from "./control-registers.js";
 import { deliverThroughIdt } from "./idt.js";
 

@@ -2,10 +2,10 @@
  * Delivery of an event through the guest's interrupt-descriptor table in memory, for machine code.
  * Intel SDM vol. 3A sections 6.11 to 6.14 (gates, stack switches, error codes), 20.1.4 (real mode).
  */
-import { Gpr, REG, RegisterFile, SEG, SegmentRegister } from "@swtdx/x86";
+import { Gpr, REG, RegisterFile, SEG, SegmentRegister, Vector } from "@swtdx/x86";
 import { Step } from "../interface/engine.js";
 import type { Guest } from "./guest.js";
-import { EventType, Vector } from "./events.js";
+import { EventType } from "./events.js";
 
 const LOW32 = 0xffffffffn;
 const read = (g: Guest, address: bigint, size: number): Step =>

@@ -3,11 +3,11 @@
  * virtual-interrupt delivery with the virtual-APIC page. Intel SDM vol. 3C sections 26.2, 27.7, 30 (APIC
  * virtualization and virtual interrupts).
  */
-import { REG } from "@swtdx/x86";
+import { REG, Vector } from "@swtdx/x86";
 import { Step } from "../interface/engine.js";
 import { EXIT, ExitReason, PIN, PREEMPTION_TIMER_SHIFT, PROC, PROC2 } from "../vmx/controls.js";
 import { VMCS } from "../vmx/fields.js";
-import { EventType, GuestEvents, Vector } from "./events.js";
+import { EventType, GuestEvents } from "./events.js";
 
 /** Registers in the virtual-APIC page. */
 const VTPR = 0x80;

@@ -2,11 +2,10 @@
  * What an engine of machine code asks of the guest besides the instructions: time, privilege, exceptions that it
  * delivers itself. Intel SDM vol. 3C sections 26.2 (exception bitmap), 28.2.1 to 28.2.4 (exit information).
  */
-import { REG } from "@swtdx/x86";
+import { REG, Vector } from "@swtdx/x86";
 import { Step } from "../interface/engine.js";
 import { ExitReason, PROC } from "../vmx/controls.js";
 import { VMCS } from "../vmx/fields.js";
-import { Vector } from "./events.js";
 import { GuestInterrupts } from "./interrupts.js";
 
 /** Bits of DR6 that the exit qualification of a debug exception has: B0 to B3, BD, BS. */

@@ -7,22 +7,14 @@
  */
 import { REG, type RegisterFile, SEG, SEGMENT_SIZE } from "@swtdx/x86";
 import { VMCS } from "../vmx/fields.js";
+import { GUEST_REGISTERS } from "../vmx/transition.js";
 import { Vmcs } from "../vmx/vmcs.js";
 import type { Vmx } from "../vmx/instructions.js";
 
 /** The fields that SEAMRET loads back, and their registers. */
 const FIELDS: readonly (readonly [number, number])[] = [
-  [VMCS.GUEST_CR0, REG.CR0],
-  [VMCS.GUEST_CR3, REG.CR3],
-  [VMCS.GUEST_CR4, REG.CR4],
-  [VMCS.GUEST_RSP, REG.GPR + 4 * 8],
-  [VMCS.GUEST_RIP, REG.RIP],
-  [VMCS.GUEST_RFLAGS, REG.RFLAGS],
+  ...GUEST_REGISTERS,
   [VMCS.GUEST_DR7, REG.DR7],
-  [VMCS.GUEST_GDTR_BASE, REG.GDTR_BASE],
-  [VMCS.GUEST_IDTR_BASE, REG.IDTR_BASE],
-  [VMCS.GUEST_SYSENTER_ESP, REG.SYSENTER_ESP],
-  [VMCS.GUEST_SYSENTER_EIP, REG.SYSENTER_EIP],
   [VMCS.GUEST_IA32_PAT, REG.PAT],
   [VMCS.GUEST_IA32_EFER, REG.EFER],
 ];

@@ -25,7 +25,7 @@ import type { Vmcs } from "./vmcs.js";
 import type { EptRoot } from "../memory/ept.js";
 
 /** The 64-bit registers that have a VMCS field each, by their place in the register file. */
-const GUEST_REGISTERS: readonly (readonly [number, number])[] = [
+export const GUEST_REGISTERS: readonly (readonly [number, number])[] = [
   [VMCS.GUEST_CR0, REG.CR0],
   [VMCS.GUEST_CR3, REG.CR3],
   [VMCS.GUEST_CR4, REG.CR4],
