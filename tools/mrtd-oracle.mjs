@@ -17,7 +17,19 @@ const TDX_METADATA_OFFSET = Buffer.from("35657ae44a989847865e4685a7bf8ec2", "hex
 const RESET_VECTOR = 32;
 const EXTEND = 1;
 
-/** The sections of the metadata. @throws Error for an image without them */
+/**
+ * @typedef {object} Section
+ * @property {number} gpa
+ * @property {number} memorySize bytes in memory, a multiple of 4096
+ * @property {Uint8Array} data contents; what is missing up to memorySize is zero
+ * @property {boolean} extend MR.EXTEND the contents
+ */
+
+/**
+ * The sections of the metadata. @throws Error for an image without them
+ * @param {Buffer} image
+ * @returns {Section[]}
+ */
 function sections(image) {
   let end = image.length - RESET_VECTOR - 16;
   if (!image.subarray(end, end + 16).equals(FOOTER)) throw new Error("no GUID table");
@@ -38,8 +50,8 @@ function sections(image) {
         if (end > image.length) throw new Error("a section outside the image");
         return {
           data: image.subarray(offset, end),
-          gpa: image.readBigUInt64LE(entry + 8),
-          size: Number(image.readBigUInt64LE(entry + 16)),
+          gpa: Number(image.readBigUInt64LE(entry + 8)),
+          memorySize: Number(image.readBigUInt64LE(entry + 16)),
           extend: (image.readUInt32LE(entry + 28) & EXTEND) !== 0,
         };
       });
@@ -49,27 +61,39 @@ function sections(image) {
   throw new Error("no TDX metadata");
 }
 
+/** @param {string} name @param {number} gpa */
 function record(name, gpa) {
   const block = Buffer.alloc(128);
   block.write(name, "ascii");
-  block.writeBigUInt64LE(gpa, 16);
+  block.writeBigUInt64LE(BigInt(gpa), 16);
   return block;
 }
 
-/** MRTD in hexadecimal. */
-export function mrtd(image) {
+/**
+ * MRTD in hexadecimal of a TD built from sections in their order: per page the PAGE.ADD record, then for an extended
+ * section 16 times the EXTEND record and 256 bytes.
+ * @param {readonly Section[]} list
+ */
+export function mrtdOfSections(list) {
   const hash = createHash("sha384");
-  for (const { data, gpa, size, extend } of sections(image)) {
-    const memory = Buffer.alloc(size);
-    data.copy(memory);
-    for (let page = 0; page < size; page += 4096) {
-      hash.update(record("MEM.PAGE.ADD", gpa + BigInt(page)));
-      for (let at = page; extend && at < page + 4096; at += 256)
-        hash.update(record("MR.EXTEND", gpa + BigInt(at))).update(memory.subarray(at, at + 256));
+  for (const { gpa, memorySize, data, extend } of list)
+    for (let page = 0; page < memorySize; page += 4096) {
+      hash.update(record("MEM.PAGE.ADD", gpa + page));
+      if (!extend) continue;
+      for (let at = page; at < page + 4096; at += 256) {
+        const chunk = Buffer.alloc(256);
+        chunk.set(data.subarray(at, at + 256));
+        hash.update(record("MR.EXTEND", gpa + at)).update(chunk);
+      }
     }
-  }
   return hash.digest("hex");
 }
+
+/**
+ * MRTD in hexadecimal of a firmware image. @throws Error for one that cannot be launched
+ * @param {Uint8Array} image
+ */
+export const mrtd = (image) => mrtdOfSections(sections(Buffer.from(image)));
 
 if (process.argv[1] === fileURLToPath(import.meta.url))
   for (const file of process.argv.slice(2)) console.log(`${mrtd(readFileSync(file))}  ${file}`);

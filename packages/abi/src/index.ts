@@ -20,6 +20,7 @@ export * from "./kvm.js";
 export * from "./tdx/attributes.js";
 export * from "./tdx/cmr.js";
 export * from "./tdx/ghci.js";
+export * from "./tdx/tdcall.js";
 export * from "./tdx/leaves.js";
 export * from "./tdx/metadata-sys.js";
 export * from "./tdx/metadata-td.js";

@@ -6,7 +6,7 @@ import { Machine, type MachineOptions } from "../src/machine.js";
 import { MemoryDrive } from "../src/hw/virtio/virtio-blk.js";
 import { measureStatic } from "../src/measure.js";
 import { encodeQuoteRequest } from "../src/target/quote-generation.js";
-import { staticMrtd } from "./oracle/static-mrtd.js";
+import { mrtdOfSections } from "../../../tools/mrtd-oracle.mjs";
 import { FakeKvm, type Step, step } from "./support/fake-kvm.js";
 import { goodSections, tdvfImage } from "./support/tdvf-image.js";
 
@@ -134,7 +134,7 @@ describe("building a TD", () => {
     const kvm = new FakeKvm();
     const trace = new Trace();
     kvm.onFinalize = () => {
-      const digest = staticMrtd(
+      const digest = mrtdOfSections(
         kvm.sections.map(({ gpa, pages, flags, contents }) => ({
           gpa,
           memorySize: pages * 4096,
@@ -146,7 +146,7 @@ describe("building a TD", () => {
     };
     const { mrtd } = measureStatic({ syscalls: kvm, bios, memoryBytes: 64 * MIB, trace });
     expect(mrtd).toBe(
-      staticMrtd(
+      mrtdOfSections(
         goodSections().map((section) => ({
           gpa: Number(section.gpa),
           memorySize: Number(section.memorySize),

@@ -1,10 +1,10 @@
-import { existsSync, readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FirmwareError } from "../src/errors.js";
 import { parseTdvf, type Tdvf } from "../src/firmware/tdvf.js";
 import { layoutMemory, splitTdRam } from "../src/memory/memory-map.js";
-import { REFERENCE_MRTD, staticMrtd } from "./oracle/static-mrtd.js";
+import { mrtdOfSections } from "../../../tools/mrtd-oracle.mjs";
+import { debianImages } from "./support/debian-images.js";
 import { goodSections, type ImageOptions, type RawSection, tdvfImage } from "./support/tdvf-image.js";
 
 const measured = (tdvf: Tdvf) =>
@@ -16,18 +16,11 @@ const measured = (tdvf: Tdvf) =>
   }));
 
 describe("Debian's images, where SWTDX_IMAGES names the folder that has them", () => {
-  const folder = process.env["SWTDX_IMAGES"] ?? "images";
-  const images = [
-    ["sid/OVMF.inteltdx.ms.fd", "sid ovmf-inteltdx 2026.08 OVMF.inteltdx.ms.fd", 0x3ff600],
-    ["trixie/OVMF.fd", "trixie ovmf 2025.02 OVMF.fd", 0x3ff640],
-    ["bookworm/OVMF.fd", "bookworm ovmf 2022.11 OVMF.fd", 0x1ff7c0],
-  ] as const;
-  const present = images.filter(([path]) => existsSync(`${folder}/${path}`));
   it("parse and have the MRTD that an independent calculator gives", () => {
-    for (const [path, reference, descriptor] of present) {
-      const tdvf = parseTdvf(readFileSync(`${folder}/${path}`), path);
+    for (const { path, image, descriptor, mrtd } of debianImages) {
+      const tdvf = parseTdvf(image, path);
       expect(tdvf.descriptorOffset).toBe(descriptor);
-      expect(staticMrtd(measured(tdvf))).toBe(REFERENCE_MRTD[reference]);
+      expect(mrtdOfSections(measured(tdvf))).toBe(mrtd);
     }
   });
 });

@@ -13,11 +13,12 @@ import {
   type Guest,
   struct,
   u64,
+  tdcall,
 } from "@swtdx/abi";
 import { sha384 } from "@swtdx/crypto";
 import { TDCALL_SCRATCH } from "../image/layout.js";
 import { readState, updateState } from "./state.js";
-import { reportFatalError, tdcall } from "./tdx.js";
+import { reportFatalError } from "./tdx.js";
 
 /** TDG.MR.RTMR.EXTEND of a digest of 48 bytes. */
 export function* extendRtmr(rtmr: number, digest: Uint8Array): Guest<void> {

@@ -3,42 +3,26 @@
  * (MdePkg/Library/TdxLib and BaseIoLibIntrinsic in edk2).
  */
 import {
-  encodeLeaf,
-  FATAL_ERROR_TEXT_REGISTERS,
-  type GprName,
+  fatalErrorRegisters,
   type Guest,
   guest,
   type GuestRegisters,
-  TDCALL_LEAF,
-  TDVMCALL,
+  mapGpaWith,
+  tdcall,
+  type TdcallRegisters,
   TDVMCALL_DIRECTION,
-  TDVMCALL_EXPOSE_REGS_MASK,
   TDVMCALL_STATUS,
   type TdvmcallName,
+  vmcallStandard,
 } from "@swtdx/abi";
-
-type Registers = Required<Record<GprName, bigint>>;
-
-/** A TDCALL leaf; RAX of the result is the completion status. */
-export const tdcall = (leaf: keyof typeof TDCALL_LEAF, regs: GuestRegisters = {}): Guest<Registers> =>
-  guest.tdcall({ ...regs, rax: encodeLeaf(TDCALL_LEAF[leaf]) });
 
 /**
  * TDG.VP.VMCALL of a standard sub-function; `regs` holds its arguments from R12 on.
  * A status in RAX means that the TDX module refused: nothing can be reported, so the processor is stopped.
  * @returns the registers; R10 is the VMM's status
  */
-export function* tdvmcall(name: TdvmcallName, regs: GuestRegisters = {}): Guest<Registers> {
-  const out = yield* tdcall("TDG.VP.VMCALL", {
-    r12: 0n,
-    r13: 0n,
-    r14: 0n,
-    r15: 0n,
-    ...regs,
-    rcx: TDVMCALL_EXPOSE_REGS_MASK,
-    r10: 0n,
-    r11: BigInt(TDVMCALL[name]),
-  });
+export function* tdvmcall(name: TdvmcallName, regs: GuestRegisters = {}): Guest<TdcallRegisters> {
+  const out = yield* vmcallStandard(name, regs);
   if (out.rax !== 0n) yield* deadLoop();
   return out;
 }
@@ -90,31 +74,11 @@ export function* ioWrite(port: number, size: 1 | 2 | 4, value: number): Guest<vo
   if (r10 !== TDVMCALL_STATUS.SUCCESS) yield* deadLoop();
 }
 
-/** Times that the VMM may ask to go on without having done anything. */
-const MAX_RETRIES_WITHOUT_PROGRESS = 3;
-/**
- * MapGPA: asks the VMM to turn a range shared (shared bit set in `gpa`) or private; goes on where the VMM asks to.
- * @returns whether it succeeded
- */
-export function* mapGpa(gpa: bigint, bytes: number): Guest<boolean> {
-  const end = gpa + BigInt(bytes);
-  let at = gpa;
-  for (let noProgress = 0; noProgress < MAX_RETRIES_WITHOUT_PROGRESS;) {
-    const { r10, r11 } = yield* tdvmcall("MapGPA", { r12: at, r13: end - at });
-    if (r10 !== TDVMCALL_STATUS.RETRY) return r10 === TDVMCALL_STATUS.SUCCESS;
-    if (r11 < at || r11 >= end) return false;
-    noProgress = r11 === at ? noProgress + 1 : 0;
-    at = r11;
-  }
-  return false;
-}
+/** MapGPA: a range to shared (shared bit set in `gpa`) or private. @returns whether it succeeded */
+export const mapGpa = (gpa: bigint, bytes: number): Guest<boolean> => mapGpaWith(tdvmcall, gpa, bytes);
 
 /** ReportFatalError: the text's first 64 bytes go to the VMM, which ends the TD. */
 export function* reportFatalError(text: string): Guest<never> {
-  const bytes = new Uint8Array(64);
-  bytes.set(new TextEncoder().encode(text).subarray(0, 64));
-  const view = new DataView(bytes.buffer);
-  const words = FATAL_ERROR_TEXT_REGISTERS.map((name, i) => [name, view.getBigUint64(8 * i, true)] as const);
-  yield* tdvmcall("ReportFatalError", Object.fromEntries(words));
+  yield* tdvmcall("ReportFatalError", fatalErrorRegisters(text));
   return yield* deadLoop();
 }

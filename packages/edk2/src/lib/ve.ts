@@ -2,8 +2,8 @@
  * The #VE handler: asks the TDX module what happened and does by TDVMCALL what the instruction wanted.
  * Follows OvmfPkg/Library/CcExitLib/CcExitVeHandler.c (edk2).
  */
-import { type Guest, guest, type GuestFrame, TDVMCALL } from "@swtdx/abi";
-import { deadLoop, ioRead, ioWrite, reportFatalError, tdcall, tdvmcall } from "./tdx.js";
+import { type Guest, guest, type GuestFrame, TDVMCALL, tdcall } from "@swtdx/abi";
+import { deadLoop, ioRead, ioWrite, reportFatalError, tdvmcall } from "./tdx.js";
 
 /** Vector of #VE. */
 export const VE_VECTOR = 20;

@@ -3,8 +3,8 @@
  * Follows TdAcceptPages in OvmfPkg/Library/TdxLib and PlatformInitLib/IntelTdx.c (edk2).
  */
 import type { Guest } from "@swtdx/abi";
-import { statusIs, TDX_STATUS } from "@swtdx/abi";
-import { reportFatalError, tdcall } from "../lib/tdx.js";
+import { statusIs, TDX_STATUS, tdcall } from "@swtdx/abi";
+import { reportFatalError } from "../lib/tdx.js";
 
 const SIZE_4K = 0x1000;
 const SIZE_2M = 0x20_0000;

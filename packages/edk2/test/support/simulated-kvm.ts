@@ -13,7 +13,7 @@ import {
   PAGE_SIZE,
 } from "@swtdx/abi";
 import type { Mapping, Syscalls } from "@swtdx/qemu";
-import { staticMrtd } from "../../../qemu/test/oracle/static-mrtd.js";
+import { mrtdOfSections } from "../../../../tools/mrtd-oracle.mjs";
 import { hostCpuid, tdxCpuidConfig } from "../../../qemu/test/support/host-cpuid.js";
 import { SimulatedTd } from "./simulated-td.js";
 import { SimulatedVcpu } from "./simulated-vcpu.js";
@@ -185,7 +185,7 @@ export class SimulatedKvm implements Syscalls {
         return 0;
       }
       case KvmTdxCmdId.KVM_TDX_FINALIZE_VM: {
-        const hex = staticMrtd(this.#sections);
+        const hex = mrtdOfSections(this.#sections);
         this.td.mrtd = Uint8Array.from({ length: 48 }, (_, i) => parseInt(hex.slice(2 * i, 2 * i + 2), 16));
         for (let i = 0; i < this.td.numVcpus; i++)
           this.vcpus.push(new SimulatedVcpu(this.td, i, this.options.programs, this.#hob));

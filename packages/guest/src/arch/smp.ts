@@ -13,10 +13,11 @@ import {
   type GuestProgram,
   PAGE_SIZE,
   viewOf,
+  tdcall,
 } from "@swtdx/abi";
 import type { AcpiTable } from "../drivers/acpi.js";
 import { acceptMemory, type MemoryRange } from "../mm/memory.js";
-import { tdcall, tdxPanic } from "./tdcall.js";
+import { tdxPanic } from "./tdcall.js";
 import { createVeHandler, VE_VECTOR, type VeStatistics } from "./ve.js";
 
 /** The trampoline's page, below 1 MiB as Linux has it: the program's image, then what it needs to know. */

@@ -3,27 +3,17 @@
  * TDX module 1.5 ABI, ch. 5.4; GHCI 1.5, ch. 3.
  */
 import {
-  encodeLeaf,
-  type GprName,
+  fatalErrorRegisters,
   type Guest,
-  guest,
   type GuestRegisters,
+  mapGpaWith,
   metadataFieldId,
-  FATAL_ERROR_TEXT_REGISTERS,
   TD_METADATA,
-  TDCALL_LEAF,
-  TDVMCALL,
-  TDVMCALL_EXPOSE_REGS_MASK,
-  TDVMCALL_STATUS,
-  type TdcallName,
+  tdcall,
+  type TdcallRegisters,
   type TdvmcallName,
+  vmcallStandard,
 } from "@swtdx/abi";
-
-export type Registers = Required<Record<GprName, bigint>>;
-
-/** A TDCALL leaf; RAX of the result is the completion status. */
-export const tdcall = (leaf: TdcallName, regs: GuestRegisters = {}): Guest<Registers> =>
-  guest.tdcall({ ...regs, rax: encodeLeaf(TDCALL_LEAF[leaf]) });
 
 /** The TDX module refused a hypercall: nothing can be trusted any more, and nothing can be said. */
 export class TdvmcallFailed extends Error {
@@ -34,28 +24,16 @@ export class TdvmcallFailed extends Error {
  * A hypercall by its sub-function, with its arguments from R12 on; R10 of the result is the VMM's status.
  * @throws TdvmcallFailed when the TDX module refuses it ("TDVMCALL failed. TDX module bug?" in Linux)
  */
-export function* tdvmcall(name: TdvmcallName, regs: GuestRegisters = {}): Guest<Registers> {
-  const out = yield* tdcall("TDG.VP.VMCALL", {
-    r12: 0n,
-    r13: 0n,
-    r14: 0n,
-    r15: 0n,
-    ...regs,
-    rcx: TDVMCALL_EXPOSE_REGS_MASK,
-    r10: 0n,
-    r11: BigInt(TDVMCALL[name]),
-  });
+export function* tdvmcall(name: TdvmcallName, regs: GuestRegisters = {}): Guest<TdcallRegisters> {
+  const out = yield* vmcallStandard(name, regs);
   if (out.rax !== 0n) throw new TdvmcallFailed(`${name}: 0x${out.rax.toString(16)}`);
   return out;
 }
 
 /** ReportFatalError with a text of at most 64 bytes; does not come back. */
 export function* tdxPanic(text: string): Guest<never> {
-  const bytes = new Uint8Array(64);
-  bytes.set(new TextEncoder().encode(text).subarray(0, 64));
-  const view = new DataView(bytes.buffer);
-  const words = FATAL_ERROR_TEXT_REGISTERS.map((name, i) => [name, view.getBigUint64(8 * i, true)] as const);
-  for (;;) yield* tdvmcall("ReportFatalError", Object.fromEntries(words));
+  const regs = fatalErrorRegisters(text);
+  for (;;) yield* tdvmcall("ReportFatalError", regs);
 }
 
 /** TDG.VM.RD of a TD metadata field; null when the module has no such field. */
@@ -70,18 +48,5 @@ export function* vmWrite(field: keyof typeof TD_METADATA, value: bigint, mask: b
   return (yield* tdcall("TDG.VM.WR", regs)).rax === 0n;
 }
 
-/** Times that the VMM may ask to go on without having done anything. */
-const MAX_RETRIES_WITHOUT_PROGRESS = 3;
 /** MapGPA; the shared bit of `gpa` selects the direction. @returns whether the VMM did it all */
-export function* mapGpa(gpa: bigint, bytes: number): Guest<boolean> {
-  const end = gpa + BigInt(bytes);
-  let at = gpa;
-  for (let noProgress = 0; noProgress < MAX_RETRIES_WITHOUT_PROGRESS;) {
-    const { r10, r11 } = yield* tdvmcall("MapGPA", { r12: at, r13: end - at });
-    if (r10 !== TDVMCALL_STATUS.RETRY) return r10 === TDVMCALL_STATUS.SUCCESS;
-    if (r11 < at || r11 >= end) return false;
-    noProgress = r11 === at ? noProgress + 1 : 0;
-    at = r11;
-  }
-  return false;
-}
+export const mapGpa = (gpa: bigint, bytes: number): Guest<boolean> => mapGpaWith(tdvmcall, gpa, bytes);

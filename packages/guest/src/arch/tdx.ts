@@ -1,8 +1,8 @@
 /**
  * Early TDX setup: tdx_early_init() and tdx_setup() of arch/x86/coco/tdx/tdx.c (Linux).
  */
-import { CONFIG_FLAGS, guest, type Guest, TD_ATTRIBUTES, TD_CTLS } from "@swtdx/abi";
-import { tdcall, tdxPanic, vmRead, vmWrite } from "./tdcall.js";
+import { CONFIG_FLAGS, guest, type Guest, TD_ATTRIBUTES, TD_CTLS, tdcall } from "@swtdx/abi";
+import { tdxPanic, vmRead, vmWrite } from "./tdcall.js";
 
 const CPUID_TDX = 0x21;
 const SIGNATURE = { ebx: 0x65746e49, edx: 0x5844546c, ecx: 0x20202020 } as const;

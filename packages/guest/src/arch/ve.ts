@@ -3,8 +3,8 @@
  * never gets here, or the host is at fault.
  * Follows arch/x86/coco/tdx/tdx.c (Linux): virt_exception_kernel().
  */
-import { type Guest, type GuestFrame, TDVMCALL, TDVMCALL_DIRECTION } from "@swtdx/abi";
-import { tdcall, tdvmcall, tdxPanic } from "./tdcall.js";
+import { type Guest, type GuestFrame, TDVMCALL, TDVMCALL_DIRECTION, tdcall } from "@swtdx/abi";
+import { tdvmcall, tdxPanic } from "./tdcall.js";
 
 /** Vector of #VE. */
 export const VE_VECTOR = 20;

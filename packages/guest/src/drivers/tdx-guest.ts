@@ -12,8 +12,9 @@ import {
   REPORTDATA_SIZE,
   TDREPORT_STRUCT,
   viewOf,
+  tdcall,
 } from "@swtdx/abi";
-import { tdcall, tdvmcall } from "../arch/tdcall.js";
+import { tdvmcall } from "../arch/tdcall.js";
 import type { MemoryManager } from "../mm/memory.js";
 import type { Swiotlb } from "./swiotlb.js";
 

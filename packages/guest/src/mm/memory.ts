@@ -2,8 +2,8 @@
  * The page allocator over the memory map of the firmware, and acceptance of what the firmware left unaccepted:
  * memory is accepted, 2 MiB at a time, when it is first allocated (Linux: mm/page_alloc.c, accept_memory()).
  */
-import { EFI_MEMORY_TYPE, type Guest, PAGE_SIZE } from "@swtdx/abi";
-import { tdcall, tdxPanic } from "../arch/tdcall.js";
+import { EFI_MEMORY_TYPE, type Guest, PAGE_SIZE, tdcall } from "@swtdx/abi";
+import { tdxPanic } from "../arch/tdcall.js";
 
 /** A range of physical memory in bytes, and its EFI memory type. */
 export interface MemoryRange {

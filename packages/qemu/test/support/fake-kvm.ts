@@ -150,7 +150,7 @@ export class FakeKvm implements Syscalls {
   }
   mmap(length: number): Mapping {
     const address = (this.#nextAddress += 2 ** 32);
-    // Lazily, and only the first 32 MiB: a test touches no more.
+    // Lazily, and only the first 32 MiB: what is above reads as zeros and keeps nothing.
     let backing: Uint8Array | undefined;
     const discarded: [number, number][] = [];
     const mapping = {
@@ -161,7 +161,8 @@ export class FakeKvm implements Syscalls {
       },
       discarded,
       read: (offset: number, size: number) => mapping.bytes.slice(offset, offset + size),
-      write: (offset: number, data: Uint8Array) => mapping.bytes.set(data, offset),
+      write: (offset: number, data: Uint8Array) =>
+        mapping.bytes.set(data.subarray(0, Math.max(0, mapping.bytes.length - offset)), offset),
       discard: (offset: number, size: number) => void discarded.push([offset, size]),
     };
     this.mappings.set(address, mapping);
