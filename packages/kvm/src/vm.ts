@@ -144,6 +144,7 @@ export class Vm {
         return vcpu.ioctlRun();
       case KvmIoctl.KVM_SET_CPUID2:
         vcpu.cpuid = (arg as KvmCpuid2).entries.map((entry) => ({ ...entry }));
+        vcpu.backend.afterSetCpuid?.();
         return 0;
       case KvmIoctl.KVM_MEMORY_ENCRYPT_OP:
         return vcpu.backend.memEncOp(arg as KvmTdxCmd);

@@ -7,6 +7,7 @@ import { describe, expect, test } from "vitest";
 import {
   ExitReason,
   Gpr,
+  PROC2,
   ProgramEngine,
   Processor,
   REG,
@@ -152,6 +153,40 @@ describe("32-bit code without paging", () => {
     m.skip();
     expect(m.run()).toBe(ExitReason.IO_INSTRUCTION);
     expect(m.field(VMCS.EXIT_QUALIFICATION)).toBe(0x3f8_0030n);
+  });
+
+  test("string I/O says what it accesses", () => {
+    const m = vm({});
+    // mov edi, 3000h; mov esi, 3010h; mov ecx, 4; mov dx, 511h; rep insb; gs rep outsw (16-bit addresses)
+    m.write(0x1000, [0xbf, 0, 0x30, 0, 0, 0xbe, 0x10, 0x30, 0, 0, 0xb9, 4, 0, 0, 0, 0x66, 0xba, 0x11, 0x05]);
+    m.write(0x1013, [0xf3, 0x6c, 0x65, 0xf3, 0x67, 0x66, 0x6f]);
+    expect(m.run()).toBe(ExitReason.IO_INSTRUCTION);
+    expect(m.field(VMCS.EXIT_QUALIFICATION)).toBe(0x511_0038n);
+    expect(m.field(VMCS.GUEST_LINEAR_ADDRESS)).toBe(0x3000n);
+    expect(m.field(VMCS.VMX_INSTRUCTION_INFO)).toBe(0x80n);
+    m.skip();
+    expect(m.run()).toBe(ExitReason.IO_INSTRUCTION);
+    expect(m.field(VMCS.EXIT_QUALIFICATION)).toBe(0x511_0031n);
+    expect(m.field(VMCS.GUEST_LINEAR_ADDRESS)).toBe(0x3010n);
+    expect(m.field(VMCS.VMX_INSTRUCTION_INFO)).toBe(0x2_8000n);
+  });
+
+  test("TPAUSE lets time pass to its deadline, and is undefined without its control", () => {
+    // mov eax, edi; xor edx, edx; tpause ecx; rdtsc; hlt
+    const code = [0x89, 0xf8, 0x31, 0xd2, 0x66, 0x0f, 0xae, 0xf1, 0x0f, 0x31, 0xf4];
+    const m = vm({});
+    m.write(0x1000, code);
+    ok(m.lp.vmwrite(VMCS.EXCEPTION_BITMAP, 1n << 6n));
+    expect(m.run()).toBe(ExitReason.EXCEPTION_OR_NMI);
+    const controls = m.field(VMCS.SECONDARY_VM_EXEC_CONTROL);
+    ok(m.lp.vmwrite(VMCS.SECONDARY_VM_EXEC_CONTROL, controls | BigInt(PROC2.ENABLE_USER_WAIT_PAUSE)));
+    ok(m.lp.vmwrite(VMCS.GUEST_RIP, 0x1000n));
+    const deadline = m.lp.tsc + 1_000_000n;
+    m.lp.regs.setGpr(Gpr.RDI, deadline);
+    expect(m.run()).toBe(ExitReason.HLT);
+    const after = (m.lp.regs.gpr(Gpr.RDX) << 32n) | m.lp.regs.gpr(Gpr.RAX);
+    expect(after).toBeGreaterThanOrEqual(deadline);
+    expect(after).toBeLessThan(deadline + 1000n);
   });
 
   test("exceptions exit by the bitmap, with what they interrupted", () => {

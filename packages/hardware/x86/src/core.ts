@@ -108,6 +108,9 @@ export class X86Core implements CodeUser {
   /** Of IN and OUT: the port is an immediate; of INS and OUTS: there is a REP prefix. */
   portImmediate = false;
   portRepeated = false;
+  /** Of INS and OUTS: segment, address size (0 16, 1 32, 2 64 bits); the element's linear address is in `operand`. */
+  portSegment = 0;
+  portAddressSize = 0;
   /** Record of the instruction whose hook is running. */
   private current = 0;
   /** Byte offset of the buffer for accesses that are not plain memory. */

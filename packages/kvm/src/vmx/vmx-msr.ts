@@ -10,6 +10,8 @@ const MSR = {
   TSC_ADJUST: 0x3b,
   SPEC_CTRL: 0x48,
   PRED_CMD: 0x49,
+  UCODE_REV: 0x8b,
+  UMWAIT_CONTROL: 0xe1,
   ARCH_CAPABILITIES: 0x10a,
   FLUSH_CMD: 0x10b,
   PAT: 0x277,
@@ -36,6 +38,14 @@ const REGISTERS: ReadonlyMap<number, number> = new Map([
   [0xc000_0102, REG.KERNEL_GS_BASE],
   [0xc000_0103, REG.TSC_AUX],
 ]);
+/**
+ * Bits of IA32_ARCH_CAPABILITIES that a guest may see (KVM_SUPPORTED_ARCH_CAP): RDCL_NO, IBRS_ALL, RSBA,
+ * SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TSX_CTRL, TAA_NO; SBDR_SSDP_NO, FBSDP_NO, PSDP_NO; FB_CLEAR;
+ * RRSBA, BHI_NO; PBRSB_NO; GDS_NO, RFDS_NO, RFDS_CLEAR; ITS_NO.
+ */
+const SUPPORTED_ARCH_CAPABILITIES =
+  0x1ffn | (7n << 13n) | (1n << 17n) | (3n << 19n) | (1n << 24n) | (7n << 26n) | (1n << 62n);
+
 /** MSRs that read as constants and ignore writes, for guests that probe them (kvm_get_msr_common). */
 const CONSTANTS: ReadonlyMap<number, bigint> = new Map([
   [0x17, 0n], // IA32_PLATFORM_ID
@@ -62,6 +72,8 @@ const CONSTANTS: ReadonlyMap<number, bigint> = new Map([
 /** Those that the guest accesses without an exit. */
 const PASSED_THROUGH = [0x174, 0x175, 0x176, 0xc000_0100, 0xc000_0101, 0xc000_0102] as const;
 
+/** Bit 1 and the upper half are reserved. */
+const UMWAIT_CONTROL_BITS = 0xffff_fffdn;
 const EFER_SCE = 0x1n;
 const EFER_LME = 0x100n;
 const EFER_LMA = 0x400n;
@@ -100,8 +112,10 @@ export function getMsr(vcpu: VmxVcpu, index: number): bigint | null {
       return vcpu.specCtrl;
     case MSR.ARCH_CAPABILITIES: {
       const host = vcpu.vcpu.lp.rdmsr(index);
-      return host.kind === "ok" ? host.value : null;
+      return host.kind === "ok" ? host.value & SUPPORTED_ARCH_CAPABILITIES : null;
     }
+    case MSR.UMWAIT_CONTROL:
+      return vcpu.hasUserWait ? vcpu.umwaitControl : null;
     case MSR.XSS:
       return vcpu.registers.get(REG.XSS);
     case MSR.EFER:
@@ -144,6 +158,13 @@ export function setMsr(vcpu: VmxVcpu, index: number, value: bigint): boolean {
     case MSR.PRED_CMD:
     case MSR.FLUSH_CMD:
       return (value & ~1n) === 0n;
+    case MSR.UCODE_REV:
+      // Only user space sets the revision; a guest's write, part of reading it, does nothing.
+      return true;
+    case MSR.UMWAIT_CONTROL:
+      if (!vcpu.hasUserWait || (value & ~UMWAIT_CONTROL_BITS) !== 0n) return false;
+      vcpu.umwaitControl = value;
+      return true;
     case MSR.ARCH_CAPABILITIES:
       return false;
     case MSR.XSS:

@@ -41,6 +41,13 @@ function controls(lp: LogicalProcessor, msr: number, wanted: number): bigint {
   return (BigInt(wanted >>> 0) | (value & 0xffff_ffffn)) & (value >> 32n);
 }
 
+/** UMONITOR, UMWAIT and TPAUSE, for a guest whose CPUID has WAITPKG. */
+export function enableUserWait(vmcs: VmcsAccess, on: boolean): void {
+  const bit = BigInt(PROC2.ENABLE_USER_WAIT_PAUSE);
+  const value = vmcs.get("SECONDARY_VM_EXEC_CONTROL") & ~bit;
+  vmcs.set("SECONDARY_VM_EXEC_CONTROL", on ? value | bit : value);
+}
+
 /** Controls and host state. Addresses in bytes. */
 export function setUpVmcs(
   vmcs: VmcsAccess,

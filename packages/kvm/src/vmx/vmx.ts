@@ -12,6 +12,7 @@ import type { Vcpu } from "../vcpu.js";
 import type { Vm } from "../vm.js";
 import { type ApicMessage, DeliveryMode } from "../x86/apic-bus.js";
 import { KernelError } from "../x86/errno.js";
+import { findCpuid } from "../x86/cpuid.js";
 import { type GuestState, RunResult, type VcpuBackend, type VmBackend } from "../x86/ops.js";
 import { SoftApic } from "../x86/soft-apic.js";
 import { GuestRegisters } from "./guest-registers.js";
@@ -22,6 +23,7 @@ import {
   CR0_PG,
   CR4_PAE,
   EFER_LMA,
+  enableUserWait,
   getRegs,
   getSregs,
   readCr4,
@@ -48,6 +50,8 @@ const EventType = {
   PRIVILEGED: 5,
   SOFTWARE_EXCEPTION: 6,
 } as const;
+/** CPUID(7,0).ECX. */
+const CPUID_WAITPKG = 1 << 5;
 const NMI_VECTOR = 2;
 /** Interruptibility state. */
 const BLOCKED = { STI: 1, MOV_SS: 2, NMI: 8 } as const;
@@ -131,6 +135,7 @@ export class VmxVcpu implements VcpuBackend, GuestState {
   complete: (() => RunResult | void) | null = null;
   tscAdjust = 0n;
   specCtrl = 0n;
+  umwaitControl = 0n;
   /** A level-triggered vector whose EOI user space's I/O APIC waits for, or -1. */
   pendingEoi = -1;
   #nmiPending = false;
@@ -255,6 +260,13 @@ export class VmxVcpu implements VcpuBackend, GuestState {
     this.vmcs.set("GUEST_RIP", 0n);
   }
 
+  /** The guest's CPUID has WAITPKG. */
+  hasUserWait = false;
+  afterSetCpuid(): void {
+    const entry = findCpuid(this.vcpu.cpuid, 7, 0);
+    this.hasUserWait = entry !== null && (entry.ecx & CPUID_WAITPKG) !== 0;
+    enableUserWait(this.vmcs, this.hasUserWait);
+  }
   hasInterrupt(): boolean {
     if (this.#nmiPending) return true;
     return this.apic.queue.pending() >= 0 && (this.vmcs.get("GUEST_RFLAGS") & RFLAGS_IF) !== 0n;

@@ -44,6 +44,8 @@ export interface VcpuBackend {
   /** null: the state is the guest's alone (a TD). */
   readonly state: GuestState | null;
   readonly apic: ApicTarget;
+  /** The vCPU's CPUID was set: controls that go with it (vcpu_after_set_cpuid). */
+  afterSetCpuid?(): void;
   /** KVM_MEMORY_ENCRYPT_OP on the vCPU. @returns 0 or -errno */
   memEncOp(cmd: KvmTdxCmd): number;
   /** Finishes the exit that user space has handled. @returns EXIT when that takes user space again */

@@ -204,6 +204,15 @@ export class GuestEnvironment implements X86Environment {
         core.value = regs.gpr(core.operandRegister);
         return step;
       }
+      case "umwait":
+      case "tpause": {
+        regs.set32(REG.RFLAGS, core.getFlags());
+        const step = g[name](core.operandRegister, length);
+        core.setFlags(regs.get32(REG.RFLAGS));
+        return step;
+      }
+      case "umonitor":
+        return g.umonitor(regs.gpr(core.operandRegister));
       case "rdpid":
         core.value = regs.get(REG.TSC_AUX);
         return Step.DONE;
@@ -271,7 +280,7 @@ export class GuestEnvironment implements X86Environment {
     // The engine has looked at IOPL and the permission bitmap.
     g.setPrivilege(0, core.code64);
     const step = g.in(port, size, core.instructionLength, core.portImmediate);
-    if (step === Step.EXIT && string) g.stringPort(core.portRepeated);
+    if (step === Step.EXIT && string) this.#stringPort(core);
     core.value = BigInt(g.low >>> 0);
     return this.#hook(core, step);
   }
@@ -280,8 +289,11 @@ export class GuestEnvironment implements X86Environment {
     g.setPrivilege(0, core.code64);
     const value = Number(core.value & LOW32);
     const step = g.out(port, size, value, core.instructionLength, core.portImmediate);
-    if (step === Step.EXIT && string) g.stringPort(core.portRepeated);
+    if (step === Step.EXIT && string) this.#stringPort(core);
     return this.#hook(core, step);
+  }
+  #stringPort(core: X86Core): void {
+    this.g.stringPort(core.portRepeated, core.portSegment, core.portAddressSize, core.operand);
   }
   descriptorTable(): number {
     return Hook.DONE;

@@ -31,6 +31,7 @@ export interface GuestServices extends GuestHost {
 const LOW32 = 0xffffffffn;
 /** Ticks of a PAUSE outside a PAUSE loop's exit: as since Skylake. */
 const PAUSE_TICKS = 140;
+const IA32_UMWAIT_CONTROL = 0xe1;
 
 export class Guest extends GuestControlRegisters implements GuestContext {
   constructor(
@@ -330,6 +331,53 @@ export class Guest extends GuestControlRegisters implements GuestContext {
     if (!this.privileged()) return this.raise(Vector.UD);
     if ((this.proc & PROC.MWAIT_EXITING) !== 0) return this.exit(ExitReason.MWAIT, 0, length);
     return Step.DONE;
+  }
+  /** UMONITOR: arms nothing, since UMWAIT may end at any time. */
+  umonitor(gla: bigint): Step {
+    if ((this.proc2 & PROC2.ENABLE_USER_WAIT_PAUSE) === 0) return this.raise(Vector.UD);
+    if (!this.mode64 && gla > LOW32) return this.raise(Vector.GP, 0);
+    return Step.DONE;
+  }
+  /** UMWAIT ends at once: what a store to the monitored range would end may also end by itself. */
+  umwait(gpr: number, length: number): Step {
+    const step = this.#userWait(gpr, ExitReason.UMWAIT, length);
+    if (step === Step.DONE) this.#setCarryAlone(false);
+    return step;
+  }
+  /** TPAUSE: time passes to the deadline in EDX:EAX, the limit of IA32_UMWAIT_CONTROL, or the next event. */
+  tpause(gpr: number, length: number): Step {
+    const step = this.#userWait(gpr, ExitReason.TPAUSE, length);
+    if (step !== Step.DONE) return step;
+    const { regs, host } = this;
+    const deadline = ((regs.gpr(Gpr.RDX) & LOW32) << 32n) | (regs.gpr(Gpr.RAX) & LOW32);
+    const limit = Number(this.services.msrs.raw(IA32_UMWAIT_CONTROL) & 0xffff_fffcn);
+    const wanted = this.#hostTicks(deadline - this.guestTsc());
+    const limited = limit !== 0 && wanted > limit;
+    const ticks = Math.min(limited ? limit : wanted, Math.max(0, this.nextTick - host.ticks));
+    if (ticks > 0) this.spend(ticks);
+    this.#setCarryAlone(limited && ticks === limit);
+    return Step.DONE;
+  }
+  #userWait(gpr: number, reason: number, length: number): Step {
+    if ((this.proc2 & PROC2.ENABLE_USER_WAIT_PAUSE) === 0) return this.raise(Vector.UD);
+    if ((this.regs.gpr(gpr) & 0xffff_fffen) !== 0n) return this.raise(Vector.GP, 0);
+    if (this.cpl !== 0 && (this.regs.get32(REG.CR4) & 4) !== 0) return this.raise(Vector.GP, 0);
+    if ((this.proc & PROC.RDTSC_EXITING) !== 0) return this.exit(reason, 0, length);
+    return Step.DONE;
+  }
+  /** Ticks of the processor's own TSC for a number of the guest's. */
+  #hostTicks(guestTicks: bigint): number {
+    if (guestTicks <= 0n) return 0;
+    const scaled =
+      (this.proc & PROC.USE_TSC_OFFSETTING) !== 0 && (this.proc2 & PROC2.TSC_SCALING) !== 0
+        ? (guestTicks << 48n) / this.v.get(VMCS.TSC_MULTIPLIER)
+        : guestTicks;
+    return Number(scaled);
+  }
+  /** CF as given; OF SF ZF AF PF = 0. */
+  #setCarryAlone(carry: boolean): void {
+    const { regs } = this;
+    regs.set32(REG.RFLAGS, (regs.get32(REG.RFLAGS) & ~0x8d5) | (carry ? 1 : 0));
   }
   deliver(): Step {
     return deliverThroughIdt(this);

@@ -36,9 +36,11 @@ export abstract class GuestMachineCode extends GuestInterrupts {
     this.exitByEvent(ExitReason.EXCEPTION_OR_NMI, vector, type, errorCode, conditions, 0, length);
     return true;
   }
-  stringPort(repeated: boolean): void {
+  stringPort(repeated: boolean, segment: number, addressSize: number, gla: bigint): void {
     const { v } = this;
     v.set(VMCS.EXIT_QUALIFICATION, v.lo(VMCS.EXIT_QUALIFICATION) | IO_STRING | (repeated ? IO_REP : 0));
+    v.set(VMCS.VMX_INSTRUCTION_INFO, (addressSize << 7) | (segment << 15));
+    v.put(VMCS.GUEST_LINEAR_ADDRESS, gla);
   }
   debugAccess(dr: number, write: boolean, gpr: number, length: number): Step {
     if ((this.proc & PROC.MOV_DR_EXITING) === 0) return Step.DONE;

@@ -116,6 +116,10 @@ export interface GuestContext {
   vmxInstruction(exitReason: number, length: number): Step;
   monitor(gla: bigint, length: number): Step;
   mwait(length: number): Step;
+  umonitor(gla: bigint): Step;
+  /** UMWAIT and TPAUSE; `gpr`: number of the operand's register. RFLAGS in `regs` are changed. */
+  umwait(gpr: number, length: number): Step;
+  tpause(gpr: number, length: number): Step;
 
   /** Makes an exception pending; the exception bitmap may turn it into an exit. */
   raise(vector: number, errorCode?: number): Step;
@@ -139,8 +143,11 @@ export interface GuestContext {
   vectored(vector: number, type: number, errorCode: number, length: number): void;
   /** The engine is about to deliver an exception of its own: true if the exception bitmap made it a VM exit. */
   intercepts(vector: number, type: number, errorCode: number, length: number): boolean;
-  /** The I/O exit just recorded is that of INS or OUTS. */
-  stringPort(repeated: boolean): void;
+  /**
+   * The I/O exit just recorded is that of INS or OUTS, which access the linear address.
+   * @param addressSize 0 16, 1 32, 2 64 bits
+   */
+  stringPort(repeated: boolean, segment: number, addressSize: number, gla: bigint): void;
   /** MOV DR: EXIT if it is intercepted. */
   debugAccess(dr: number, write: boolean, gpr: number, length: number): Step;
   /** The engine begins (true) or ends delivering `event` by its own means: failures meanwhile are double faults. */

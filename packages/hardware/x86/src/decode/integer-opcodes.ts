@@ -283,9 +283,9 @@ f3.0fae/0 rdfsbase Ry reg o64
 f3.0fae/1 rdgsbase Ry reg o64
 f3.0fae/2 wrfsbase Ry reg o64
 f3.0fae/3 wrgsbase Ry reg o64
-f3.0fae/6 umonitor - reg
-f2.0fae/6 umwait - reg
-66.0fae/6 tpause - reg
+f3.0fae/6 umonitor Ry reg
+f2.0fae/6 umwait Rd reg
+66.0fae/6 tpause Rd reg
 0faf imul Gv,Ev
 0fb0 cmpxchg Eb,Gb L
 0fb1 cmpxchg Ev,Gv L

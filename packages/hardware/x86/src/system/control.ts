@@ -274,7 +274,11 @@ const wait: Operation = (core) => (core.get32(ENGINE.FPU_BLOCK) & 32 ? core.rais
 
 /** @param ring0 #GP outside ring 0 @param operand the memory operand's linear address is passed */
 const policy =
-  (name: PolicyInstruction, ring0: boolean, kind: "" | "address" | "register" | "pair" = ""): Operation =>
+  (
+    name: PolicyInstruction,
+    ring0: boolean,
+    kind: "" | "address" | "register" | "source" | "pair" = "",
+  ): Operation =>
   (core, pc, bits, memory) => {
     if (ring0 && core.cpl !== 0) return core.raise(Vector.GP, 0);
     core.operandSize = bits;
@@ -349,9 +353,9 @@ export const controlOperations: Record<string, Operation> = {
   pause: policy("pause", false),
   monitor: policy("monitor", true),
   mwait: policy("mwait", true),
-  umonitor: policy("umonitor", false),
-  umwait: policy("umwait", false),
-  tpause: policy("tpause", false),
+  umonitor: policy("umonitor", false, "source"),
+  umwait: policy("umwait", false, "source"),
+  tpause: policy("tpause", false, "source"),
   invd: policy("invd", true),
   wbinvd: policy("wbinvd", true),
   wbnoinvd: policy("wbnoinvd", true),

@@ -4,6 +4,7 @@
  */
 import type { X86Core } from "../core.js";
 import { Access, ENGINE, Mode, RECORD } from "../layout.js";
+import { RegisterFile, SEG } from "../register-file.js";
 
 export const FAULTED = -1n;
 
@@ -70,6 +71,11 @@ export function writeLinear(
   const host = hostOf(core, wrapLinear(core, linear), bytes, Access.WRITE, system);
   if (host) storeHost(core, host, bytes, value);
   return host !== 0;
+}
+/** Linear address of an offset in a segment, without checks. */
+export function linearAddress(core: X86Core, segment: number, offset: bigint): bigint {
+  if (core.code64 && segment < 4) return offset;
+  return BigInt.asUintN(core.code64 ? 64 : 32, core.get64(RegisterFile.segment(segment) + SEG.BASE) + offset);
 }
 function wrapLinear(core: X86Core, linear: bigint): bigint {
   return core.mode & Mode.LONG ? linear : linear & 0xffffffffn;

@@ -8,6 +8,7 @@ import {
   FAULTED,
   fieldA,
   immediate,
+  linearAddress,
   readSegment,
   readSystem,
   writeRegister,
@@ -80,6 +81,9 @@ const string =
     const register = isInput ? 7 : 6;
     const offset = core.get64(register * 8) & mask;
     const segment = isInput ? 0 : (misc >> Misc.SEGMENT_SHIFT) & 7;
+    core.portSegment = segment;
+    core.portAddressSize = size;
+    core.operand = linearAddress(core, segment, offset);
     if (isInput) {
       // The store must be possible before the port is read.
       if (!core.fn.segment(0, offset, bytes | Access.WRITE, pc)) return core.status;
