@@ -25,7 +25,6 @@ import { SeamRootContext } from "./seam/context.js";
 import { Vmx, type VmxOwner } from "./vmx/instructions.js";
 
 /** No engine takes the code at RIP, and the guest cannot even get #UD. */
-const ZERO_PAGE = new Uint8Array(4096);
 /** RFLAGS.CF after SEAMCALL: clear, and set for VMfailInvalid. */
 const SEAMCALL_DONE: SeamcallOutcome = { kind: "ok", cf: false };
 const SEAMCALL_FAILED: SeamcallOutcome = { kind: "ok", cf: true };
@@ -243,12 +242,9 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
   }
   memZero(pa: HpaAndKeyId, length: number): Outcome {
     if (pa % 64 !== 0 || length % 64 !== 0) return GP0;
-    for (let done = 0; done < length;) {
-      const count = Math.min(4096 - ((pa + done) % 4096), length - done);
-      const outcome = this.#memory(pa + done, ZERO_PAGE.subarray(0, count), true);
-      if (outcome.kind !== "ok") return outcome;
-      done += count;
-    }
+    const fault = this.#split(pa, true);
+    if (fault) return fault;
+    this.phys.zero(this.phys.hpa, this.phys.keyId, length, false);
     return OK;
   }
   clflush(pa: HpaAndKeyId): Outcome {

@@ -16,6 +16,8 @@
  *    written whole (MOVDIR64B). A write of a part leaves it poisoned.
  *
  * What memory holds before anybody writes: zeros under TME's key, not TD-owned, as the BIOS leaves it.
+ *
+ * Pages of zeros take no frame, whoever wrote them: of a 2 MiB region without pages only the key is kept.
  */
 import { type Hpa, hpaOf, type KeyId, keyId as asKeyId, PAGE_SIZE, type Pfn, Trace } from "@swtdx/abi";
 import type { SeededRandom } from "@swtdx/crypto";
@@ -29,7 +31,15 @@ import {
   type MemoryKey,
   toDimm,
 } from "./key.js";
-import { type DimmLine, isDimmLine, lineIndex, type LineOwner, LINES_PER_PAGE, type Page } from "./page.js";
+import {
+  type DimmLine,
+  isDimmLine,
+  lineIndex,
+  type LineOwner,
+  LINES_PER_PAGE,
+  NO_FRAME,
+  type Page,
+} from "./page.js";
 import { LINE_SIZE } from "./xts.js";
 
 /** Outcome of an access. */
@@ -39,8 +49,11 @@ export type MemoryStatus = (typeof MemoryStatus)[keyof typeof MemoryStatus];
 const MAX_DRAM = 2 ** 36;
 /** Up to this many bytes are copied one by one: a view to copy from costs more. */
 const SHORT = 32;
+/** A table of the directory covers 2 MiB. */
 const DIRECTORY_SHIFT = 9;
 const DIRECTORY_SIZE = 1 << DIRECTORY_SHIFT;
+const ZERO_LINE = new Uint8Array(LINE_SIZE);
+const ZERO_PAGE = new Uint8Array(PAGE_SIZE);
 
 export interface MemoryControllerOptions {
   /** Bytes of DRAM from address 0, a multiple of 4 KiB, at most 64 GiB. */
@@ -68,7 +81,9 @@ export class MemoryController {
   readonly #tdOwnedRead: "zeros" | "ciphertext";
   readonly #random: SeededRandom;
   readonly #trace: Trace;
-  readonly #directory: (Page | undefined)[][] = [];
+  readonly #directory: ((Page | undefined)[] | undefined)[] = [];
+  /** Whose zeros a 2 MiB region holds where it has no page; none: TME's. */
+  readonly #zeroKeys: (MemoryKey | undefined)[] = [];
   readonly #macKey: Uint8Array;
   readonly #tme: MemoryKey;
   readonly #programmed = new Map<number, MemoryKey>();
@@ -180,18 +195,38 @@ export class MemoryController {
 
   #forEachPage(visit: (frame: Pfn, page: Page) => void): void {
     this.#directory.forEach((table, i) =>
-      table.forEach((page, j) => page && visit(((i << DIRECTORY_SHIFT) + j) as Pfn, page)),
+      table?.forEach((page, j) => page && visit(((i << DIRECTORY_SHIFT) + j) as Pfn, page)),
     );
   }
 
-  /** The page, made resident: memory that nobody wrote holds zeros under TME's key, as the BIOS leaves it. */
+  /** The key of a frame that has no page: of the zeros in it. */
+  #zeroKey(frame: Pfn): MemoryKey {
+    return this.#zeroKeys[frame >>> DIRECTORY_SHIFT] ?? this.#tme;
+  }
+
+  /** The page, made resident. */
   #touch(frame: Pfn): Page {
     const existing = this.#page(frame);
-    if (existing) return existing;
-    const page: Page = { offset: this.arena.allocFrame(), key: this.#tme, lines: null, poison: null };
+    if (existing) {
+      if (existing.offset === NO_FRAME) existing.offset = this.arena.allocFrame();
+      return existing;
+    }
+    return this.#put(frame, this.arena.allocFrame(), this.#zeroKey(frame));
+  }
+
+  #put(frame: Pfn, offset: number, key: MemoryKey): Page {
+    const page: Page = { offset, key, lines: null, poison: null };
     const table = (this.#directory[frame >>> DIRECTORY_SHIFT] ??= []);
     table[frame & (DIRECTORY_SIZE - 1)] = page;
     return page;
+  }
+
+  /** Takes a page's frame away. */
+  #evict(frame: Pfn, page: Page): void {
+    if (page.offset === NO_FRAME) return;
+    this.arena.freeFrame(page.offset);
+    page.offset = NO_FRAME;
+    this.#changed(frame);
   }
 
   #changed(frame: Pfn): void {
@@ -209,15 +244,13 @@ export class MemoryController {
     return page !== undefined && page.key === this.#keyOf(keyId) ? page.offset : -1;
   }
 
-  /** As `frameForRead`, for writing; untouched memory becomes resident for the key that it has. */
+  /** As `frameForRead`, for writing; zeros become resident for the key that they have. */
   frameForWrite(frame: Pfn, keyId: KeyId): number {
     const key = this.#keyOf(keyId);
-    let page = this.#page(frame);
-    if (page === undefined) {
-      if (key !== this.#tme || hpaOf(frame) >= this.dramBytes) return -1;
-      page = this.#touch(frame);
-    }
-    return page.key === key ? page.offset : -1;
+    const page = this.#page(frame);
+    if (page !== undefined && page.offset !== NO_FRAME) return page.key === key ? page.offset : -1;
+    if ((page === undefined ? this.#zeroKey(frame) : page.key) !== key) return -1;
+    return hpaOf(frame) < this.dramBytes ? this.#touch(frame).offset : -1;
   }
 
   // ---- Accesses
@@ -253,16 +286,17 @@ export class MemoryController {
       return MemoryStatus.OK;
     }
     const page = this.#page(frame);
-    if (page === undefined ? key === this.#tme : page.key === key) {
-      if (page === undefined) target.fill(0);
+    const owner = page === undefined ? this.#zeroKey(frame) : page.key;
+    if (owner === key) {
+      if (page === undefined || page.offset === NO_FRAME) target.fill(0);
       else target.set(this.arena.u8.subarray(page.offset + offset, page.offset + offset + target.length));
       return MemoryStatus.OK;
     }
-    if (!key.isPrivate && page !== undefined && page.key !== null) {
+    if (!key.isPrivate && owner !== null) {
       // Nothing is checked line by line.
-      if (page.key.isPrivate && this.#tdOwnedRead === "zeros") target.fill(0);
+      if (owner.isPrivate && this.#tdOwnedRead === "zeros") target.fill(0);
       else {
-        const { first, stored } = this.#stored(frame, page, page.key, offset, target.length);
+        const { first, stored } = this.#stored(frame, page, owner, offset, target.length);
         const seen = fromDimm(key, frame * LINES_PER_PAGE + first, stored);
         const start = offset - first * LINE_SIZE;
         target.set(seen.subarray(start, start + target.length));
@@ -289,14 +323,19 @@ export class MemoryController {
   /** What the DIMM holds of the lines that a range of a page with one owner touches. */
   #stored(
     frame: Pfn,
-    page: Page,
+    page: Page | undefined,
     owner: MemoryKey,
     offset: number,
     length: number,
   ): { first: number; stored: Uint8Array } {
     const first = Math.floor(offset / LINE_SIZE);
     const end = Math.ceil((offset + length) / LINE_SIZE);
-    const plain = this.arena.u8.subarray(page.offset + first * LINE_SIZE, page.offset + end * LINE_SIZE);
+    const zero = page === undefined || page.offset === NO_FRAME;
+    const base = zero ? 0 : page.offset;
+    const plain = (zero ? ZERO_PAGE : this.arena.u8).subarray(
+      base + first * LINE_SIZE,
+      base + end * LINE_SIZE,
+    );
     return { first, stored: toDimm(owner, frame * LINES_PER_PAGE + first, plain) };
   }
 
@@ -304,7 +343,7 @@ export class MemoryController {
   #readLine(frame: Pfn, index: number, key: MemoryKey): Uint8Array | null {
     const page = this.#page(frame);
     if (page?.poison?.has(index)) return null;
-    const owner = this.#ownerOf(page, index);
+    const owner = this.#ownerOf(frame, page, index);
     const content = this.#content(page, index);
     if (owner === key) return content;
     const tdOwner = isDimmLine(owner) ? owner.tdOwner : owner.isPrivate;
@@ -319,13 +358,13 @@ export class MemoryController {
     return fromDimm(key, line, stored);
   }
 
-  #ownerOf(page: Page | undefined, index: number): LineOwner {
-    return page?.lines?.[index] ?? page?.key ?? this.#tme;
+  #ownerOf(frame: Pfn, page: Page | undefined, index: number): LineOwner {
+    return page?.lines?.[index] ?? page?.key ?? this.#zeroKey(frame);
   }
 
   /** The frame's bytes of a line: plaintext of its owner, or what somebody put on the DIMM. */
   #content(page: Page | undefined, index: number): Uint8Array {
-    if (page === undefined) return new Uint8Array(LINE_SIZE);
+    if (page === undefined || page.offset === NO_FRAME) return ZERO_LINE;
     const start = page.offset + index * LINE_SIZE;
     return this.arena.u8.subarray(start, start + LINE_SIZE);
   }
@@ -395,6 +434,44 @@ export class MemoryController {
     return status;
   }
 
+  /**
+   * Writes zeros over `count` whole pages, as MOVDIR64B does: nothing old is read, poison is gone. Zeros take no frame
+   * until somebody writes something else. Past the end of DRAM they are dropped.
+   */
+  zeroPages(first: Pfn, count: number, keyId: KeyId): void {
+    const key = this.#keyOf(keyId);
+    const end = Math.min(first + count, this.dramBytes / PAGE_SIZE);
+    for (let frame: number = first; frame < end;) {
+      if (frame % DIRECTORY_SIZE === 0 && frame + DIRECTORY_SIZE <= end) {
+        this.#zeroRegion(frame >>> DIRECTORY_SHIFT, key);
+        frame += DIRECTORY_SIZE;
+      } else this.#zeroPage(frame++ as Pfn, key);
+    }
+  }
+  #zeroRegion(index: number, key: MemoryKey): void {
+    const table = this.#directory[index];
+    if (table !== undefined)
+      for (let i = 0; i < table.length; i++) {
+        const page = table[i];
+        if (page !== undefined) this.#evict(((index << DIRECTORY_SHIFT) + i) as Pfn, page);
+      }
+    this.#directory[index] = undefined;
+    this.#zeroKeys[index] = key;
+  }
+  #zeroPage(frame: Pfn, key: MemoryKey): void {
+    const page = this.#page(frame);
+    if (page !== undefined) this.#evict(frame, page);
+    if (key === this.#zeroKey(frame)) {
+      if (page !== undefined)
+        this.#directory[frame >>> DIRECTORY_SHIFT]![frame & (DIRECTORY_SIZE - 1)] = undefined;
+    } else if (page === undefined) this.#put(frame, NO_FRAME, key);
+    else {
+      page.key = key;
+      page.lines = null;
+      page.poison = null;
+    }
+  }
+
   #setOwner(frame: Pfn, page: Page, key: MemoryKey): void {
     page.key = key;
     page.lines = null;
@@ -455,7 +532,7 @@ export class MemoryController {
     const frame = this.#frameOf(address);
     const index = lineIndex(address);
     const page = this.#page(frame);
-    const owner = this.#ownerOf(page, index);
+    const owner = this.#ownerOf(frame, page, index);
     const content = this.#content(page, index);
     const poison = page?.poison?.has(index) ?? false;
     if (isDimmLine(owner)) return { ...owner, data: content.slice(), poison };
@@ -501,10 +578,10 @@ export class MemoryController {
     return out;
   }
 
-  /** Frames of DRAM that are resident, by page frame number, for whoever searches all of it. */
+  /** Frames of DRAM that are resident, by page frame number, for whoever searches all of it: others hold zeros. */
   residentFrames(): Pfn[] {
     const out: Pfn[] = [];
-    this.#forEachPage((frame) => out.push(frame));
+    this.#forEachPage((frame, page) => page.offset !== NO_FRAME && out.push(frame));
     return out;
   }
 }

@@ -20,9 +20,11 @@ export const isDimmLine = (owner: LineOwner): owner is DimmLine => "data" in own
 /** Which line of its page holds an address. */
 export const lineIndex = (address: Hpa): number => Math.floor((address % PAGE_SIZE) / LINE_SIZE);
 
-/** A resident frame of DRAM. */
+/** Offset of a page that is all zeros and has no frame. */
+export const NO_FRAME = -1;
+/** A page of DRAM. */
 export interface Page {
-  /** Byte offset of the frame. */
+  /** Byte offset of its frame in the arena, or NO_FRAME. */
   offset: number;
   /** Owner of all lines; null when they differ or one is poisoned: see `lines`. */
   key: MemoryKey | null;

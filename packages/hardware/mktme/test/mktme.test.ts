@@ -254,6 +254,48 @@ describe("integrity", () => {
   });
 });
 
+describe("pages of zeros", () => {
+  const REGION = 2 ** 21;
+  const PAGES = REGION / 4096;
+
+  it("take no frame, give theirs back, and are their KeyID's", () => {
+    const controller = memory();
+    controller.programRandomKey(PRIVATE);
+    controller.write(hpa(REGION), TME, repeat(7, 3 * 4096));
+    expect(controller.arena.frames).toBe(3);
+    const changed: number[] = [];
+    controller.onFrameChange((frame) => changed.push(frame));
+    controller.zeroPages(pfn(PAGES), PAGES, PRIVATE);
+    expect(changed).toEqual([PAGES, PAGES + 1, PAGES + 2]);
+    expect(controller.arena.frames).toBe(0);
+    expect(controller.residentFrames()).toEqual([]);
+    const back = repeat(1, REGION);
+    expect(controller.read(hpa(REGION), PRIVATE, back)).toBe(MemoryStatus.OK);
+    expect(back.every((byte) => byte === 0)).toBe(true);
+    // They are written, not absent: TD-owned, and ciphertext on the DIMM.
+    expect(controller.dimmReadLine(hpa(2 * REGION - 64))).toMatchObject({ tdOwner: true, poison: false });
+    expect(hex(controller.probe(hpa(2 * REGION - 64), 64))).not.toBe(hex(controller.probe(hpa(0), 64)));
+    expect(controller.read(hpa(2 * REGION), PRIVATE, back.subarray(0, 64))).toBe(MemoryStatus.POISON);
+  });
+
+  it("become resident one by one when somebody writes", () => {
+    const controller = memory();
+    controller.programRandomKey(PRIVATE);
+    controller.zeroPages(pfn(0), PAGES, PRIVATE);
+    expect(controller.frameForRead(pfn(5), PRIVATE)).toBe(-1);
+    expect(controller.frameForWrite(pfn(5), TME)).toBe(-1);
+    const offset = controller.frameForWrite(pfn(5), PRIVATE);
+    expect(offset).toBeGreaterThan(0);
+    expect(controller.frameForRead(pfn(5), PRIVATE)).toBe(offset);
+    controller.write(hpa(0x6008), PRIVATE, repeat(3, 8));
+    expect(controller.arena.frames).toBe(2);
+    expect(controller.residentFrames()).toEqual([5, 6]);
+    controller.zeroPages(pfn(5), 1, TME);
+    expect(controller.arena.frames).toBe(1);
+    expect(controller.read(hpa(0x5000), PRIVATE, new Uint8Array(8))).toBe(MemoryStatus.POISON);
+  });
+});
+
 describe("address space", () => {
   it("is sparse up to 64 GiB; past the end reads are ones and writes dropped", () => {
     const controller = memory();
@@ -287,6 +329,7 @@ const operation = fc.oneof(
     byte: fc.nat(255),
   }),
   fc.record({ op: fc.constant("read" as const), at: fc.nat(8191), length: fc.nat(300), key: fc.nat(4) }),
+  fc.record({ op: fc.constant("zero" as const), first: fc.nat(1), count: fc.nat(2), key: fc.nat(4) }),
   fc.record({ op: fc.constant("probe" as const), at: fc.nat(8191), length: fc.nat(300) }),
   fc.record({ op: fc.constant("program" as const), key: fc.integer({ min: 1, max: 4 }), byte: fc.nat(255) }),
   fc.record({ op: fc.constant("tamper" as const), line: fc.nat(127), byte: fc.nat(63) }),
@@ -331,6 +374,11 @@ describe("the lazy controller equals an eager cipher", () => {
             const cipher = model.line(step.line).cipher.slice();
             cipher[step.byte] ^= 0x10;
             model.setLine(step.line, { ...model.line(step.line), cipher, poisoned: false });
+          } else if (step.op === "zero") {
+            controller.zeroPages(pfn(step.first), step.count, keyId(step.key));
+            const end = Math.min(step.first + step.count, 2);
+            for (let line = step.first * 64; line < end * 64; line++)
+              model.writeLine(line, keys[step.key], 0, repeat(0, 64));
           } else {
             const length = Math.min(step.length, 8192 - step.at);
             const pieces = split(step.at, length);

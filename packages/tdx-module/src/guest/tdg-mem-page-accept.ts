@@ -12,6 +12,7 @@ import { checkGpaValidity, pageInfo, walkSecureEpt } from "./gpa.js";
 
 const LEVEL_2M = 1;
 const PAGES_IN_2M = 512;
+const SIZE_2M = PAGES_IN_2M * 4096;
 /** Bits 20:12 of a pending 2M entry: pages that are done. */
 const ACCEPT_COUNTER_SHIFT = 12;
 const ACCEPT_COUNTER_MASK = 511 << ACCEPT_COUNTER_SHIFT;
@@ -62,25 +63,23 @@ function refuse(entry: SeptEntry): bigint | typeof Flow.TD_EXIT | null {
   return null;
 }
 
-/** Zeroes a page, 4K at a time. @returns false when an interrupt wants in before a 2M page is done */
+/**
+ * Zeroes a page: 4K at a time, with a look for interrupts after each. Time stands still in the module, so what the
+ * first look does not see no later one can: the rest is zeroed as one.
+ * @returns false when an interrupt wants in before a 2M page is done
+ */
 function zeroPage(vp: VpContext, entry: SeptEntry): boolean {
   const { lp } = vp;
   if (entry.level === 0) {
     lp.zero(entry.hpa, vp.hkid, 4096);
     return true;
   }
-  const base = entry.hpa - (entry.hpa % (PAGES_IN_2M * 4096));
-  let done = (entry.low & ACCEPT_COUNTER_MASK) >>> ACCEPT_COUNTER_SHIFT;
-  for (;;) {
-    lp.zero((base + done * 4096) as Hpa, vp.hkid, 4096);
-    done++;
-    if (done === PAGES_IN_2M) {
-      entry.low &= ~ACCEPT_COUNTER_MASK;
-      return true;
-    }
-    if (lp.interruptPending) {
-      entry.low = (entry.low & ~ACCEPT_COUNTER_MASK) | (done << ACCEPT_COUNTER_SHIFT);
-      return false;
-    }
-  }
+  const base = entry.hpa - (entry.hpa % SIZE_2M);
+  const done = (entry.low & ACCEPT_COUNTER_MASK) >>> ACCEPT_COUNTER_SHIFT;
+  const interrupted = lp.interruptPending && done < PAGES_IN_2M - 1;
+  const end = interrupted ? done + 1 : PAGES_IN_2M;
+  lp.zero((base + done * 4096) as Hpa, vp.hkid, (end - done) * 4096);
+  entry.low &= ~ACCEPT_COUNTER_MASK;
+  if (interrupted) entry.low |= end << ACCEPT_COUNTER_SHIFT;
+  return !interrupted;
 }

@@ -7,31 +7,28 @@ import type { SeamCall } from "../call.js";
 import { Lock } from "../locks.js";
 import {
   Level,
-  MIB2,
   PAMT,
   PAMT_CHILD_ENTRIES,
   PAMT_ENTRY_SIZE,
   PageType,
   pamtOwner,
-  pamtPageType,
   setPamtEntry,
   setPamtPageType,
 } from "../structures/pamt.js";
 import { implicitPamtEntry, lockImplicit } from "./support.js";
 
-/** No 4 KiB page of the range is in use. */
-export function is2mRangeFree(call: SeamCall, pa: Hpa): boolean {
-  for (let at = 0; at < MIB2; at += 4096) {
-    const entry = implicitPamtEntry(call, pa + at, Level.PT_4KB);
-    if (pamtPageType(call.lp, entry, call.globalHkid) !== PageType.PT_NDA) return false;
-  }
-  return true;
-}
-
 /** The entries of the next level below a page. */
 const children = (call: SeamCall, pa: Hpa, level: number): Hpa => implicitPamtEntry(call, pa, level - 1);
 const entries = new Uint8Array(PAMT_CHILD_ENTRIES * PAMT_ENTRY_SIZE);
 const entryView = new DataView(entries.buffer);
+
+/** No 4 KiB page of the 2 MiB range at `pa` is in use. */
+export function is2mRangeFree(call: SeamCall, pa: Hpa): boolean {
+  call.lp.read(children(call, pa, Level.PT_2MB), call.globalHkid, entries);
+  for (let at = PAMT.PT; at < entries.length; at += PAMT_ENTRY_SIZE)
+    if (entries[at] !== PageType.PT_NDA) return false;
+  return true;
+}
 
 /**
  * The entry of a large page takes the place of its 512 parts', which have one owner.

@@ -219,8 +219,8 @@ export abstract class GuestMemory implements TableMemory {
     this.#engineAsks = true;
     this.step = Step.DONE;
     let at = this.translate(glaLow, glaHigh, access);
-    if (at < 0 && this.step === Step.DONE && access === FETCH) {
-      // Code in memory that nobody has written: it becomes resident.
+    if (at < 0 && this.step === Step.DONE) {
+      // Zeros that have no frame yet become resident.
       const index = this.#lastIndex;
       const base = this.phys.frameOfEngine(this.tlb.frame[index], this.tlb.keyId[index], false);
       if (base >= 0) at = base + (glaLow & 0xfff);

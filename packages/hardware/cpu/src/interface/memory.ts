@@ -18,6 +18,8 @@ export interface CpuMemory {
   readonly dramBytes: number;
   read(hpa: Hpa, keyId: KeyId, target: Uint8Array): DramStatus;
   write(hpa: Hpa, keyId: KeyId, source: Uint8Array): DramStatus;
+  /** Writes zeros over whole pages; they need not be resident afterwards. */
+  zeroPages(first: Pfn, count: number, keyId: KeyId): void;
   /**
    * Byte offset in the arena of the frame's 4096 plaintext bytes, usable until `onFrameChange` names the frame;
    * -1 when an access has to go through `read` / `write`.

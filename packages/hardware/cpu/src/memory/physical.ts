@@ -17,6 +17,7 @@ const REMEMBERED = 1024;
 /** Up to this many bytes are copied one by one: a view to copy from costs more. */
 const SHORT = 32;
 const KEY_IDS = 64;
+const ZEROS = new Uint8Array(4096);
 
 export class PhysicalMemory {
   readonly u8: Uint8Array;
@@ -171,6 +172,22 @@ export class PhysicalMemory {
     if (this.memory.write(hpa as Hpa, keyId as KeyId, source) === 0) return Phys.OK;
     this.faultHpa = hpa;
     return Phys.MC;
+  }
+  /** Writes zeros over any number of lines (MOVDIR64B): nothing old is read, so nothing can fail. */
+  zero(hpa: number, keyId: number, length: number, seam: boolean): void {
+    for (let done = 0; done < length;) {
+      const at = hpa + done;
+      const pages = at % 4096 === 0 ? Math.floor((length - done) / 4096) : 0;
+      const first = at / 4096;
+      if (pages > 0 && (seam || first + pages <= this.seamFirst || first >= this.seamEnd)) {
+        this.memory.zeroPages(first as Pfn, pages, keyId as KeyId);
+        done += pages * 4096;
+        continue;
+      }
+      const count = Math.min(4096 - (at % 4096), length - done);
+      this.write(at, keyId, ZEROS.subarray(0, count), seam);
+      done += count;
+    }
   }
   /** Reads an aligned 64-bit value into `lo` and `hi`. */
   readQ(hpa: number, keyId: number, seam: boolean): number {

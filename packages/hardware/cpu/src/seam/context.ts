@@ -21,8 +21,6 @@ import { Guest } from "../guest/guest.js";
 import { copySeamExtend } from "./report.js";
 import { xrstors, xsaves } from "./xsave.js";
 
-const ZEROS = new Uint8Array(4096);
-
 export class SeamRootContext implements SeamContext {
   readonly #bytes = new Uint8Array(8);
   readonly #view = new DataView(this.#bytes.buffer);
@@ -134,11 +132,7 @@ export class SeamRootContext implements SeamContext {
     this.write(pa, keyId, this.#bytes);
   }
   zero(pa: Hpa, keyId: KeyId, length: number): void {
-    for (let done = 0; done < length;) {
-      const count = Math.min(4096 - ((pa + done) % 4096), length - done);
-      this.write((pa + done) as Hpa, keyId, ZEROS.subarray(0, count));
-      done += count;
-    }
+    this.lp.phys.zero(pa, keyId, length, true);
   }
   copy(target: Hpa, targetKeyId: KeyId, source: Hpa, sourceKeyId: KeyId, length: number): void {
     for (let done = 0; done < length;) {
