@@ -16,9 +16,7 @@ const processor = new Processor({ arena, memory, random, lps: 2, trace, engines 
 registerTdxFirmware(processor, trace);
 
 const calls = new Map<string, number>();
-trace.subscribe((event) => {
-  if (event.type === "SEAMCALL") calls.set(event.leaf, (calls.get(event.leaf) ?? 0) + 1);
-});
+trace.subscribe(({ leaf }) => calls.set(leaf, (calls.get(leaf) ?? 0) + 1), ["SEAMCALL"]);
 const host = LinuxHost.boot({
   processor,
   memoryBytes,

@@ -1,6 +1,6 @@
 /**
  * What the layers tell whoever watches: the CLI's progress and --trace, the lab, tests. One interface for all.
- * With no listener an event costs one branch: test `trace.on` before building the event.
+ * An event that nobody listens to costs one branch: test `trace.on.TYPE` before building it.
  */
 
 /** Register values, addresses and statuses are bigint or number as their interfaces have them. */
@@ -46,23 +46,66 @@ export type TraceEvent =
   | { type: "DEVICE"; device: string; what: string }
   | { type: "STAGE"; layer: string; what: string };
 
+export type TraceType = TraceEvent["type"];
+type TraceEventOf<T extends TraceType> = Extract<TraceEvent, { type: T }>;
+
+const NOBODY: Readonly<Record<TraceType, boolean>> = {
+  SEAMCALL: false,
+  TDCALL: false,
+  TDVMCALL: false,
+  VMENTRY: false,
+  VMEXIT: false,
+  VE: false,
+  EXCEPTION: false,
+  MC: false,
+  SEPT: false,
+  KEYID: false,
+  MEASURE: false,
+  IOCTL: false,
+  KVM_EXIT: false,
+  DEVICE: false,
+  STAGE: false,
+};
+/** Leaf numbers that are counted. */
+const LEAVES = 128;
+
+interface Subscription {
+  readonly types: ReadonlySet<TraceType>;
+  readonly listener: (event: TraceEvent) => void;
+}
+
 /** A stream of events. A layer takes one in its options; the default has nobody listening. */
 export class Trace {
-  #listeners: ((event: TraceEvent) => void)[] = [];
-  /** Somebody listens. Test this before building an event. */
-  on = false;
+  #subscriptions: Subscription[] = [];
+  /** Whether somebody listens to events of a type. Test this before building one. */
+  readonly on: Record<TraceType, boolean> = { ...NOBODY };
+  /** How often each function of the TDX module was called, by leaf number; counted whether somebody listens or not. */
+  readonly seamcalls = new Uint32Array(LEAVES);
+  readonly tdcalls = new Uint32Array(LEAVES);
 
   emit(event: TraceEvent): void {
-    for (const listener of this.#listeners) listener(event);
+    for (const { types, listener } of this.#subscriptions) if (types.has(event.type)) listener(event);
   }
 
-  /** @returns a function that ends the subscription. */
-  subscribe(listener: (event: TraceEvent) => void): () => void {
-    this.#listeners.push(listener);
-    this.on = true;
+  /**
+   * @param types events that the listener gets; default all. Others are not even built.
+   * @returns a function that ends the subscription.
+   */
+  subscribe<T extends TraceType = TraceType>(
+    listener: (event: TraceEventOf<T>) => void,
+    types: readonly T[] = Object.keys(NOBODY) as T[],
+  ): () => void {
+    const subscription = { types: new Set<TraceType>(types), listener: listener as Subscription["listener"] };
+    this.#subscriptions.push(subscription);
+    this.#update();
     return () => {
-      this.#listeners = this.#listeners.filter((one) => one !== listener);
-      this.on = this.#listeners.length > 0;
+      this.#subscriptions = this.#subscriptions.filter((one) => one !== subscription);
+      this.#update();
     };
+  }
+
+  #update(): void {
+    for (const type of Object.keys(NOBODY) as TraceType[])
+      this.on[type] = this.#subscriptions.some(({ types }) => types.has(type));
   }
 }

@@ -132,10 +132,9 @@ export class KvmProcess {
   ioctl(fd: number, request: number, arg?: unknown): number {
     const file = this.#files.get(fd);
     if (!file) return -Errno.EBADF;
-    if (file instanceof Vcpu && request === KvmIoctl.KVM_RUN && !this.trace.on)
-      return this.#guard(file, () => file.ioctlRun());
+    if (request === KvmIoctl.KVM_RUN && file instanceof Vcpu) return this.#run(file);
     const result = this.#guard(file, () => this.#dispatch(file, request, arg));
-    if (this.trace.on && request !== KvmIoctl.KVM_RUN)
+    if (this.trace.on.IOCTL)
       this.trace.emit({
         type: "IOCTL",
         fd: kindOf(file),
@@ -145,16 +144,28 @@ export class KvmProcess {
     return result;
   }
 
+  /** KVM_RUN: what a machine asks for at every exit. */
+  #run(vcpu: Vcpu): number {
+    try {
+      return vcpu.vm.dead ? -Errno.EIO : vcpu.ioctlRun();
+    } catch (error) {
+      return this.#failed(vcpu, error);
+    }
+  }
   #guard(file: File, work: () => number): number {
     try {
       return work();
     } catch (error) {
-      if (error instanceof KernelError) return -error.errno;
-      if (error instanceof OutOfHostMemory) return -Errno.ENOMEM;
-      if (error instanceof HostMemoryFault) return -Errno.EFAULT;
-      if (error instanceof TdxBug || error instanceof VmxBug) return this.#bug(file, error);
-      throw error;
+      return this.#failed(file, error);
     }
+  }
+  /** @returns -errno for what a system call may come to */
+  #failed(file: File, error: unknown): number {
+    if (error instanceof KernelError) return -error.errno;
+    if (error instanceof OutOfHostMemory) return -Errno.ENOMEM;
+    if (error instanceof HostMemoryFault) return -Errno.EFAULT;
+    if (error instanceof TdxBug || error instanceof VmxBug) return this.#bug(file, error);
+    throw error;
   }
 
   /** KVM_BUG_ON: the VM is dead; what it had may be lost to the host. */

@@ -73,7 +73,7 @@ export class Vcpu {
     this.view.setUint32(EXIT_REASON, reason, true);
     this.#exitPending = true;
     const { trace } = this.vm.process;
-    if (trace.on)
+    if (trace.on.KVM_EXIT)
       trace.emit({ type: "KVM_EXIT", vcpu: this.id, reason: KVM_EXIT_NAMES.get(reason) ?? String(reason) });
     return RunResult.EXIT;
   }

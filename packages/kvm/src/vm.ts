@@ -140,8 +140,6 @@ export class Vm {
   vcpuIoctl(vcpu: Vcpu, request: number, arg: unknown): number {
     if (this.dead) return -Errno.EIO;
     switch (request) {
-      case KvmIoctl.KVM_RUN:
-        return vcpu.ioctlRun();
       case KvmIoctl.KVM_SET_CPUID2:
         vcpu.cpuid = (arg as KvmCpuid2).entries.map((entry) => ({ ...entry }));
         vcpu.backend.afterSetCpuid?.();

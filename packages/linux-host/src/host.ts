@@ -85,7 +85,7 @@ export class LinuxHost {
   }
 
   #stage(what: string): void {
-    if (this.trace.on) this.trace.emit({ type: "STAGE", layer: "linux-host", what });
+    if (this.trace.on.STAGE) this.trace.emit({ type: "STAGE", layer: "linux-host", what });
   }
 
   /** VMX operation on every CPU. */

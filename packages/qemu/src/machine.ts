@@ -168,7 +168,7 @@ export class Machine {
   }
 
   #end(outcome: Outcome): void {
-    if (this.#trace.on)
+    if (this.#trace.on.DEVICE)
       this.#trace.emit({ type: "DEVICE", device: "machine", what: `${outcome.exit}: ${outcome.reason}` });
     if (this.#outcome !== null) return;
     this.#outcome = outcome;

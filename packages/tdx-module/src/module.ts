@@ -182,10 +182,11 @@ export class TdxModule implements SeamFirmware {
     if (this.state !== SysState.SYS_READY && !row?.beforeReady) return TDX_STATUS.TDX_SYS_NOT_READY;
     if (!row || version > row.version) return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RAX");
     call.leaf = leaf;
-    const input = this.trace.on ? capture(call, row.inputs) : null;
+    this.trace.seamcalls[leaf]++;
+    const input = this.trace.on.SEAMCALL ? capture(call, row.inputs) : null;
     const status = row.handler(call, version);
     call.release();
-    if (input !== null && this.trace.on)
+    if (input !== null)
       this.trace.emit({
         type: "SEAMCALL",
         lp: call.lp.index,

@@ -46,6 +46,8 @@ export interface RunListeners {
   alive(): void;
 }
 
+/** Sign of life while the guest runs. */
+const ALIVE_MS = 100;
 const ZERO_48 = "00".repeat(48);
 
 /** Builds the machine and runs it. @throws UsageError and the layers' input errors */
@@ -66,10 +68,11 @@ export async function runMachine(
   const traceFile = flags.trace === undefined ? null : new TraceFile(flags.trace);
   let machine: Machine | undefined;
   let qmp: { close(): void } | null = null;
+  const pulse = setInterval(() => listeners.alive(), ALIVE_MS);
   try {
     const observer = new Observer(
       trace,
-      { begin: (text) => listeners.stage(text), alive: () => listeners.alive() },
+      (text) => listeners.stage(text),
       traceFile && ((line) => traceFile.write(line)),
     );
     listeners.stage("power on a host with TDX");
@@ -134,6 +137,7 @@ export async function runMachine(
       virtualSeconds: machine.now() / 1e9,
     };
   } finally {
+    clearInterval(pulse);
     qmp?.close();
     machine?.close();
     traceFile?.close();

@@ -18,9 +18,7 @@ const GUEST_MEMORY = 512 * 2 ** 20;
 export function showHost(options: HostOptions): void {
   const progress = new Progress(options.quiet ?? false);
   const trace = new Trace();
-  trace.subscribe((event) => {
-    if (event.type === "STAGE") progress.stage(`${event.layer}: ${event.what}`);
-  });
+  trace.subscribe(({ layer, what }) => progress.stage(`${layer}: ${what}`), ["STAGE"]);
   const seed = options.seed ?? randomBytes(16).toString("hex");
   progress.stage("power on a host with TDX");
   const { host } = powerOn({

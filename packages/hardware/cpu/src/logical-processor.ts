@@ -260,7 +260,7 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
     this.msrs.setRaw(bank + 3, 0x86n);
     // RIPV, EIPV, MCIP.
     this.msrs.setRaw(0x17a, 7n);
-    if (this.trace.on) this.trace.emit({ type: "MC", lp: this.index, hpa });
+    if (this.trace.on.MC) this.trace.emit({ type: "MC", lp: this.index, hpa });
   }
 
   pconfig(key: KeyProgram): ValueOutcome<number> {
@@ -323,7 +323,8 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
     return this.vmx.current ? this.unit.memoryInstruction(this.vmx.current.pa) : null;
   }
   vmEntered(): void {
-    if (this.trace.on) this.trace.emit({ type: "VMENTRY", lp: this.index, rip: this.regs.get(REG.RIP) });
+    if (this.trace.on.VMENTRY)
+      this.trace.emit({ type: "VMENTRY", lp: this.index, rip: this.regs.get(REG.RIP) });
   }
   vmxAbort(): never {
     this.#shutdown = "VMX abort";

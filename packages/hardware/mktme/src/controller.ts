@@ -135,7 +135,7 @@ export class MemoryController {
     this.#checkKeyId(keyId);
     this.#programmed.set(keyId, createMemoryKey(material, this.isPrivate(keyId)));
     this.#rebuildKeys();
-    if (this.#trace.on) this.#trace.emit({ type: "KEYID", op: "programmed", keyId });
+    if (this.#trace.on.KEYID) this.#trace.emit({ type: "KEYID", op: "programmed", keyId });
   }
 
   /** Programs a KeyID with a random key (PCONFIG.MKTME_KEY_PROGRAM, KEYID_SET_KEY_RANDOM). */
@@ -149,7 +149,7 @@ export class MemoryController {
     this.#programmed.delete(keyId);
     this.#unprogrammedPrivate.delete(keyId);
     this.#rebuildKeys();
-    if (this.#trace.on) this.#trace.emit({ type: "KEYID", op: "cleared", keyId });
+    if (this.#trace.on.KEYID) this.#trace.emit({ type: "KEYID", op: "cleared", keyId });
   }
 
   #checkKeyId(keyId: KeyId): void {

@@ -54,7 +54,7 @@ export function handleTdvmcall(td: TdvmcallVcpu): RunResult {
   }
   const subFunction = gprs[Gpr.R11];
   const { trace } = vcpu.vm.process;
-  if (trace.on)
+  if (trace.on.TDVMCALL)
     trace.emit({
       type: "TDVMCALL",
       vcpu: vcpu.id,

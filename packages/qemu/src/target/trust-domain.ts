@@ -86,10 +86,12 @@ export class TrustDomain {
   /** Adds the firmware and finalizes the TD. All vCPUs exist. @throws FirmwareError | IoctlError */
   launch(kvm: Kvm, memory: DmaMemory): void {
     this.pages = launchTd(kvm, this.tdvf, this.#ram);
-    // Only now: with a listener, every SEAMCALL of the pages above would be an event.
-    const end = this.options.trace?.subscribe((event) => {
-      if (event.type === "MEASURE" && event.register === "MRTD") this.mrtd = event.digest;
-    });
+    const end = this.options.trace?.subscribe(
+      ({ register, digest }) => {
+        if (register === "MRTD") this.mrtd = digest;
+      },
+      ["MEASURE"],
+    );
     try {
       finalizeTd(kvm);
     } finally {

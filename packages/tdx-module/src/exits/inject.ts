@@ -84,7 +84,7 @@ export function injectVe(vp: VpContext, reason: number, qualification: bigint, g
     tdvps.set(TDVPS.VE_INFO_VALID, VE_INFO_CONTENTS_VALID);
     lp.vmwrite(VMCS.VM_ENTRY_INTR_INFO_FIELD, VE);
     const { trace } = vp.platform;
-    if (trace.on)
+    if (trace.on.VE)
       trace.emit({ type: "VE", lp: lp.index, reason, name: exitReasonName(reason), gpa: Number(gpa), gla });
   } else {
     injectDf(vp);

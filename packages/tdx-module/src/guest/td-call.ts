@@ -3,15 +3,7 @@
  *
  * Source: intel/tdx-module 1.5.05 src/td_dispatcher/tdx_td_dispatcher.c (td_call).
  */
-import {
-  decodeLeaf,
-  OPERAND_ID,
-  TDCALL_LEAF,
-  TDX_STATUS,
-  statusIs,
-  withOperand,
-  type TdcallName,
-} from "@swtdx/abi";
+import { OPERAND_ID, TDCALL_LEAF, TDX_STATUS, statusIs, withOperand, type TdcallName } from "@swtdx/abi";
 import { Gpr } from "@swtdx/cpu";
 import { asyncTdexitEmptyReason } from "../entry/td-exit.js";
 import { Flow, type VpContext } from "../entry/vp-context.js";
@@ -91,16 +83,19 @@ export function tdCall(vp: VpContext): Flow {
     injectGp(vp);
     return Flow.RESUME;
   }
-  const rax = vp.regs.gpr(Gpr.RAX);
-  const { leaf, version, reserved } = decodeLeaf(rax);
+  const { u32 } = vp.regs;
+  const low = u32[Gpr.RAX * 2];
+  // RAX[15:0] leaf, [23:16] version, nothing above.
+  const leaf = low & 0xffff;
+  const version = (low >>> 16) & 0xff;
   const entry = BY_LEAF[leaf];
-  const legal = reserved === 0n && rax >> 63n === 0n && entry !== undefined && version <= entry.version;
+  const legal =
+    low >>> 24 === 0 && u32[Gpr.RAX * 2 + 1] === 0 && entry !== undefined && version <= entry.version;
   const { trace } = vp.platform;
-  if (!trace.on) return complete(vp, legal ? entry.handler(vp, version) : INVALID_RAX);
-
-  const input = capture(vp, entry?.inputs ?? []);
+  const input = trace.on.TDCALL ? capture(vp, entry?.inputs ?? []) : null;
   const outcome = legal ? entry.handler(vp, version) : INVALID_RAX;
-  if (typeof outcome === "bigint")
+  if (typeof outcome === "bigint") trace.tdcalls[leaf]++;
+  if (typeof outcome === "bigint" && input !== null)
     trace.emit({
       type: "TDCALL",
       lp: vp.lp.index,

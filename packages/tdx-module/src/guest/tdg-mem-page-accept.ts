@@ -49,7 +49,7 @@ export function tdgMemPageAccept(vp: VpContext): bigint | Flow {
   entry.write(lp);
   entry.unlock(lp);
   const { trace } = vp.platform;
-  if (trace.on)
+  if (trace.on.SEPT)
     trace.emit({ type: "SEPT", op: "ACCEPT", gpa, level, state: entry.info.name, hpa: entry.hpa });
   return TDX_STATUS.TDX_SUCCESS;
 }

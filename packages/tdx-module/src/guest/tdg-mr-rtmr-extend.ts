@@ -38,7 +38,7 @@ export function tdgMrRtmrExtend(vp: VpContext): bigint | Flow {
   releaseSharexHp(lp, lock, key, Lock.EXCLUSIVE);
 
   const { trace } = vp.platform;
-  if (trace.on)
+  if (trace.on.MEASURE)
     trace.emit({
       type: "MEASURE",
       register: `RTMR${Number(index) as 0 | 1 | 2 | 3}`,

@@ -3,7 +3,7 @@
  *
  * Source: intel/tdx-module 1.5.05 src/td_dispatcher/vm_exits/tdg_vp_vmcall.c.
  */
-import { TDX_STATUS, withOperand } from "@swtdx/abi";
+import { TDCALL_LEAF, TDX_STATUS, withOperand } from "@swtdx/abi";
 import { Gpr } from "@swtdx/cpu";
 import { tdVmexitToVmm } from "../entry/td-exit.js";
 import { Flow, type VpContext } from "../entry/vp-context.js";
@@ -30,7 +30,8 @@ export function tdgVpVmcall(vp: VpContext): bigint | Flow {
   vmm[Gpr.RAX] = BigInt(ExitReason.TDCALL) | (vp.busLockPreempted ? BUS_LOCK_PREEMPTED : 0n);
   vp.busLockPreempted = false;
   const { trace } = vp.platform;
-  if (trace.on) traceVmcall(vp);
+  trace.tdcalls[TDCALL_LEAF["TDG.VP.VMCALL"]]++;
+  if (trace.on.TDCALL) traceVmcall(vp);
   tdVmexitToVmm(vp, VcpuState.VCPU_READY, LastTdExit.TDVMCALL, Number(control >> 16n) & 0xffff, false, true);
   return Flow.TD_EXIT;
 }

@@ -287,7 +287,7 @@ export function septStateIncorrect(call: SeamCall): bigint {
 /** Tells whoever listens of a change of the Secure EPT. */
 export function traceSept(call: SeamCall, op: string, gpa: number): void {
   const { trace } = call.module;
-  if (!trace.on) return;
+  if (!trace.on.SEPT) return;
   const { sept } = call;
   trace.emit({ type: "SEPT", op, gpa, level: sept.level, state: sept.info.name, hpa: sept.hpa });
 }

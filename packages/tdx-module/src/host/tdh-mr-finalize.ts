@@ -20,7 +20,7 @@ export const tdhMrFinalize: SeamcallHandler = (call) => {
   module.endMrtd(call.tdr.base);
   tdcs.setBytes(TDCS.MRTD, digest);
   tdcs.set(TDCS.OP_STATE, OpState.RUNNABLE);
-  if (module.trace.on)
+  if (module.trace.on.MEASURE)
     module.trace.emit({ type: "MEASURE", register: "MRTD", digest: hex(digest), what: "TDH.MR.FINALIZE" });
   return TDX_STATUS.TDX_SUCCESS;
 };

@@ -131,7 +131,7 @@ export abstract class GuestEvents extends GuestMemory {
     this.delivering = false;
     this.exited = true;
     this.spend(VM_EXIT_TICKS);
-    if (this.host.trace.on)
+    if (this.host.trace.on.VMEXIT)
       this.host.trace.emit({
         type: "VMEXIT",
         lp: this.host.index,
@@ -193,7 +193,7 @@ export abstract class GuestEvents extends GuestMemory {
       this.regs.set32(REG.CR2 + 4, addressHigh);
     }
     this.setEvent(vector, EventType.EXCEPTION, errorCode);
-    if (this.host.trace.on)
+    if (this.host.trace.on.EXCEPTION)
       this.host.trace.emit({
         type: "EXCEPTION",
         lp: this.host.index,
@@ -316,7 +316,7 @@ export abstract class GuestEvents extends GuestMemory {
     phys.readQ(hpa + 32, keyId, this.td);
     const low = ((phys.lo & 0xffff0000) | (v.lo(VMCS.EPTP_INDEX) & 0xffff)) >>> 0;
     phys.writeQ(hpa + 32, keyId, low, phys.hi, this.td);
-    if (this.host.trace.on)
+    if (this.host.trace.on.VE)
       this.host.trace.emit({
         type: "VE",
         lp: this.host.index,
