@@ -79,7 +79,7 @@ export function buildProgram(done: (code: number) => void): Command {
 
   program
     .command("images [dir]")
-    .description("fetch and unpack OVMF, kernels, shim, GRUB and busybox from Debian's archive")
+    .description("fetch firmware, kernels, shim, GRUB from Debian's archive; make an initial RAM disk")
     .option("--suite <name...>", "only these suites: bookworm, trixie, sid")
     .option("--mirror <url>", "Debian's archive", "http://deb.debian.org/debian")
     .option("--json", "print the manifest as JSON")

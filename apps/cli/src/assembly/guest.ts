@@ -8,11 +8,10 @@ import { buildFirmware, programs as firmwarePrograms } from "@swtdx/edk2";
 import { buildImage, GRUB_FILE_GUID, programs as grubPrograms } from "@swtdx/grub";
 import { createGuest, defaultInit, type Kernel } from "@swtdx/guest";
 import { UsageError } from "../errors.js";
+import { frame } from "./event-log.js";
 
 /** QEMU's debug console, to which firmware writes its log. */
 const DEBUG_PORT = 0x402;
-/** Starts the frame: eight bytes, then the length, 32-bit little-endian, then the log. */
-const FRAME = new TextEncoder().encode("\0CCEL\0\0\x01");
 
 /** The firmware reserves far more than it fills; a log that cannot be read is sent whole. */
 function usedBytes(area: Uint8Array): number {
@@ -28,9 +27,7 @@ function* sendEventLog(kernel: Kernel): Guest<void> {
   const area = yield* kernel.eventLog();
   if (!area) return;
   const log = area.subarray(0, usedBytes(area));
-  const { length } = log;
-  const size = [length & 0xff, (length >> 8) & 0xff, (length >> 16) & 0xff, length >>> 24];
-  for (const byte of [...FRAME, ...size, ...log]) yield* guest.out(DEBUG_PORT, 1, byte);
+  for (const byte of frame(log)) yield* guest.out(DEBUG_PORT, 1, byte);
 }
 
 const GUESTS: Readonly<Record<string, (kernel: Kernel) => Guest<void>>> = {
@@ -54,25 +51,4 @@ export function guestImages(name = "default"): GuestImages {
     kernel: image,
     programs: new Map([...firmwarePrograms, ...grubPrograms, ...programs]),
   };
-}
-
-/** Takes the event log out of what comes through the debug port. */
-export class EventLogReceiver {
-  #bytes: number[] = [];
-
-  receive(bytes: Uint8Array): void {
-    for (const byte of bytes) this.#bytes.push(byte);
-  }
-
-  /** The log, once it has come whole; null before. */
-  get eventLog(): Uint8Array | null {
-    const all = Uint8Array.from(this.#bytes);
-    for (let at = 0; at + FRAME.length + 4 <= all.length; at++) {
-      if (!FRAME.every((byte, i) => all[at + i] === byte)) continue;
-      const start = at + FRAME.length + 4;
-      const length = new DataView(all.buffer).getUint32(start - 4, true);
-      return start + length <= all.length ? all.slice(start, start + length) : null;
-    }
-    return null;
-  }
 }

@@ -10,7 +10,8 @@ import { qmpAddress, serveQmp } from "../io/qmp-server.js";
 import { TraceFile } from "../io/trace-file.js";
 import type { BootFlags, DriveFlag } from "../options.js";
 import { type Installation, pkiOf, randomOf } from "../state/installation.js";
-import { EventLogReceiver, guestImages } from "./guest.js";
+import { EventLogReceiver } from "./event-log.js";
+import { guestImages } from "./guest.js";
 import { Observer } from "./observer.js";
 import { powerOn } from "./platform.js";
 import { openProcess } from "./vmm.js";
@@ -92,7 +93,10 @@ export async function runMachine(
       memoryBytes: flags.memory,
       smp: flags.smp,
       trace,
-      serial: (bytes) => listeners.serial(bytes),
+      serial(bytes) {
+        eventLog.receiveSerial(bytes);
+        listeners.serial(bytes);
+      },
       debugcon: (bytes) => eventLog.receive(bytes),
       drives,
       random: (() => {

@@ -1,26 +1,27 @@
 /**
- * `swtdx images`: firmware, kernels, shim, GRUB and busybox from Debian's archive, unpacked, with a manifest. apt
- * does the work with a configuration of its own under DIR, so that nothing on the machine changes; it checks the
- * archive's signatures against Debian's keyring, and the packages against the archive.
+ * `swtdx images`: firmware, kernels with their modules, shim, GRUB and busybox from Debian's archive, unpacked; an
+ * initial RAM disk for each kernel; links by short names; and a manifest of it all.
  */
-import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   accessSync,
   constants,
-  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join, relative, resolve } from "node:path";
+import { basename, join, relative, resolve } from "node:path";
 import { UsageError } from "../errors.js";
+import { Apt, checkTools, unpack } from "../images/apt.js";
+import { PACKAGES, type Role, SUITES, type Suite, type Wanted } from "../images/catalog.js";
+import { buildInitrd } from "../images/initrd.js";
+import { toJson } from "../io/files.js";
 import { Progress } from "../io/progress.js";
 import { colors, out, table } from "../io/terminal.js";
-import { toJson } from "../io/files.js";
 
 export interface ImagesOptions {
   suite?: string[];
@@ -29,36 +30,13 @@ export interface ImagesOptions {
   quiet?: boolean;
 }
 
-const SUITES = ["bookworm", "trixie", "sid"] as const;
-type Suite = (typeof SUITES)[number];
-
-/** A package, and the files of it that are of use: role, and where in the package. */
-interface Wanted {
-  readonly name: string;
-  /** A metapackage: what is fetched is the package it depends on whose name matches, and so on from there. */
-  readonly dependencies?: readonly RegExp[];
-  readonly files: readonly (readonly [role: string, path: RegExp])[];
+interface ManifestFile {
+  readonly role: Role | "initrd";
+  /** In the images' directory. */
+  readonly path: string;
+  readonly size: number;
+  readonly sha256: string;
 }
-
-const KERNEL: Wanted = {
-  name: "linux-image-cloud-amd64",
-  // From Linux 7 on the image is in a package of its own.
-  dependencies: [/^linux-image-\d.*-cloud-amd64$/, /^linux-binary-\d.*-cloud-amd64$/],
-  files: [["kernel", /(^|\/)vmlinuz[^/]*$/]],
-};
-const PACKAGES: Readonly<Record<Suite, readonly Wanted[]>> = {
-  bookworm: [{ name: "ovmf", files: [["firmware", /\/OVMF[^/]*\.fd$/]] }],
-  trixie: [
-    { name: "ovmf", files: [["firmware", /\/OVMF[^/]*\.fd$/]] },
-    KERNEL,
-    { name: "busybox-static", files: [["busybox", /bin\/busybox$/]] },
-    { name: "shim-signed", files: [["shim", /\/shimx64\.efi\.signed$/]] },
-    { name: "grub-efi-amd64-signed", files: [["grub", /\/grubx64\.efi\.signed$/]] },
-  ],
-  sid: [{ name: "ovmf-inteltdx", files: [["firmware", /\/OVMF[^/]*\.fd$/]] }, KERNEL],
-};
-
-const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 interface ManifestPackage {
   readonly suite: Suite;
@@ -66,10 +44,14 @@ interface ManifestPackage {
   readonly version: string;
   /** Of the .deb. */
   readonly sha256: string;
-  readonly files: readonly { role: string; path: string; size: number; sha256: string }[];
+  readonly files: readonly ManifestFile[];
 }
 
-const sha256 = (path: string): string => createHash("sha256").update(readFileSync(path)).digest("hex");
+interface Manifest {
+  readonly packages: readonly ManifestPackage[];
+  /** What was made of the packages' files. */
+  readonly built: readonly { readonly suite: Suite; readonly files: readonly ManifestFile[] }[];
+}
 
 /** Fetches and unpacks the images into `directory`. @throws UsageError */
 export function images(directory: string, options: ImagesOptions): void {
@@ -80,13 +62,7 @@ export function images(directory: string, options: ImagesOptions): void {
   });
   if (!/^(https?|file):\/\/[^\s\]]+$/.test(options.mirror))
     throw new UsageError(`--mirror: "${options.mirror}" is no http, https or file URL`);
-  for (const tool of ["apt-get", "apt-cache", "dpkg-deb"])
-    if (spawnSync(tool, ["--version"]).error)
-      throw new UsageError(`images: ${tool} is not there; this command needs a Debian or Ubuntu with apt`);
-  if (!existsSync(KEYRING))
-    throw new UsageError(
-      `images: ${KEYRING} is not there; install debian-archive-keyring, against which signatures are checked`,
-    );
+  checkTools();
   const dir = resolve(directory);
   try {
     mkdirSync(dir, { recursive: true });
@@ -96,152 +72,106 @@ export function images(directory: string, options: ImagesOptions): void {
   }
 
   const progress = new Progress(options.quiet ?? false);
+  const path = join(dir, "manifest.json");
+  const before = kept(path, suites);
   const packages: ManifestPackage[] = [];
+  const built: Manifest["built"][number][] = [];
   for (const suite of suites) {
     const apt = new Apt(dir, suite, options.mirror);
     progress.stage(`${suite}: lists of packages`);
     apt.run("apt-get", ["update"]);
-    for (const wanted of PACKAGES[suite]) {
+    const fetched = PACKAGES[suite].map((wanted) => {
       const name = apt.resolve(wanted);
       progress.stage(`${suite}: ${name}`);
-      packages.push(fetchPackage(apt, dir, suite, name, wanted));
-    }
+      return fetchPackage(apt, dir, name, wanted);
+    });
+    packages.push(...fetched);
+    const files = fetched.flatMap((one) => one.files);
+    progress.stage(`${suite}: initial RAM disk`);
+    const initrd = makeInitrd(dir, suite, files);
+    if (initrd) built.push({ suite, files: [initrd] });
+    link(dir, suite, files);
   }
   progress.end();
-  const path = join(dir, "manifest.json");
-  const manifest = { packages: [...kept(path, suites), ...packages] };
+  const manifest: Manifest = {
+    packages: [...before.packages, ...packages],
+    built: [...before.built, ...built],
+  };
   writeFileSync(path, `${toJson(manifest, 2)}\n`);
   if (options.json) return out(toJson(manifest, 2));
+  show(manifest);
+  out(colors("stdout").dim(`manifest: ${relative(process.cwd(), path) || path}`));
+}
+
+function show({ packages, built }: Manifest): void {
   const c = colors("stdout");
+  const rows = (files: readonly ManifestFile[], from: string, version: string): string[][] =>
+    files.map((file) => [file.path, from, version, file.sha256]);
   out(
     table([
       ["file", "package", "version", "SHA-256"].map((head) => c.bold(head)),
-      ...manifest.packages.flatMap((one) =>
-        one.files.map((file) => [file.path, `${one.package} (${one.suite})`, one.version, file.sha256]),
-      ),
+      ...packages.flatMap((one) => rows(one.files, `${one.package} (${one.suite})`, one.version)),
+      ...built.flatMap((one) => rows(one.files, `made here (${one.suite})`, "")),
     ]),
   );
-  out(c.dim(`manifest: ${relative(process.cwd(), path) || path}`));
 }
 
 /** What the manifest of an earlier run says of other suites. */
-function kept(path: string, suites: readonly Suite[]): ManifestPackage[] {
+function kept(path: string, suites: readonly Suite[]): Manifest {
+  const other = <T extends { suite: Suite }>(list: readonly T[]): T[] =>
+    list.filter(({ suite }) => !suites.includes(suite));
   try {
-    const { packages } = JSON.parse(readFileSync(path, "utf8")) as { packages: ManifestPackage[] };
-    return packages.filter(({ suite }) => !suites.includes(suite));
+    const { packages, built } = JSON.parse(readFileSync(path, "utf8")) as Manifest;
+    return { packages: other(packages), built: other(built) };
   } catch {
-    return [];
+    return { packages: [], built: [] };
   }
 }
 
-/** apt with lists, cache and sources of its own; proxies and the like come from the machine's configuration. */
-class Apt {
-  readonly #options: readonly string[];
-  constructor(
-    directory: string,
-    readonly suite: Suite,
-    mirror: string,
-  ) {
-    const base = join(directory, ".apt", suite);
-    for (const part of ["lists/partial", "cache/archives/partial"])
-      mkdirSync(join(base, part), { recursive: true });
-    const file = (name: string, text: string): string => {
-      writeFileSync(join(base, name), text);
-      return join(base, name);
-    };
-    const set: Readonly<Record<string, string>> = {
-      "Dir::Etc::SourceList": file(
-        "debian.list",
-        `deb [arch=amd64 signed-by=${KEYRING}] ${mirror} ${suite} main\n`,
-      ),
-      "Dir::Etc::SourceParts": "/dev/null",
-      "Dir::Etc::Preferences": "/dev/null",
-      "Dir::Etc::PreferencesParts": "/dev/null",
-      "Dir::State": base,
-      "Dir::State::Lists": join(base, "lists"),
-      "Dir::State::status": file("status", ""),
-      "Dir::State::extended_states": file("extended_states", ""),
-      "Dir::Cache": join(base, "cache"),
-      "Dir::Cache::pkgcache": "",
-      "Dir::Cache::srcpkgcache": "",
-      "APT::Architecture": "amd64",
-      "APT::Architectures": "amd64",
-      // A superuser's apt becomes the user _apt to download, who may not write here.
-      "APT::Sandbox::User": "root",
-      "APT::Get::AllowUnauthenticated": "false",
-      "APT::Update::Post-Invoke": "",
-      "APT::Update::Post-Invoke-Success": "",
-      "Acquire::AllowInsecureRepositories": "false",
-      "Acquire::Languages": "none",
-      "Acquire::Retries": "2",
-      "Acquire::http::Timeout": "60",
-    };
-    this.#options = Object.entries(set).flatMap(([key, value]) => ["-o", `${key}=${value}`]);
-  }
-
-  /** Runs an apt program. @returns what it printed. @throws UsageError with apt's own complaint */
-  run(tool: "apt-get" | "apt-cache", args: readonly string[], cwd?: string): string {
-    const result = spawnSync(tool, ["-q", ...this.#options, ...args], {
-      encoding: "utf8",
-      cwd,
-      env: { ...process.env, LC_ALL: "C", DEBIAN_FRONTEND: "noninteractive" },
-      maxBuffer: 256 * 2 ** 20,
-    });
-    // A list that cannot be fetched is only a warning to apt-get update.
-    const complaint = `${result.stderr}`
-      .split("\n")
-      .find((line) => /^(E:|Err|W: (Failed|GPG|Some index))/.test(line));
-    if (result.status !== 0 || (args[0] === "update" && complaint))
-      throw new UsageError(
-        `images: ${tool} ${args[0]} for ${this.suite} failed: ${(complaint ?? result.error?.message ?? `status ${result.status}`).replace(/^[EW]:\s*/, "")}`,
-      );
-    return result.stdout;
-  }
-
-  /** The package to fetch: for a metapackage the one it leads to. */
-  resolve(wanted: Wanted): string {
-    let name = wanted.name;
-    for (const pattern of wanted.dependencies ?? []) {
-      const next = this.run("apt-cache", ["depends", "--no-recommends", "--no-suggests", name])
-        .split("\n")
-        .map((line) => /^\s*\|?Depends: (\S+)/.exec(line)?.[1])
-        .find((dependency) => dependency !== undefined && pattern.test(dependency));
-      name = next ?? name;
-    }
-    if (wanted.dependencies && name === wanted.name)
-      throw new UsageError(`images: ${wanted.name} of ${this.suite} depends on no such package`);
-    return name;
-  }
-}
-
-function fetchPackage(apt: Apt, dir: string, suite: Suite, name: string, wanted: Wanted): ManifestPackage {
-  const downloads = join(dir, ".apt", suite, "debs");
-  mkdirSync(downloads, { recursive: true });
-  const isIt = (file: string): boolean => file.startsWith(`${name}_`) && file.endsWith(".deb");
-  const version = /^Version: (.*)$/m.exec(apt.run("apt-cache", ["show", "--no-all-versions", name]))?.[1];
-  if (version === undefined) throw new UsageError(`images: ${suite} has no package ${name}`);
-  apt.run("apt-get", ["download", `${name}=${version}`], downloads);
-  // apt-get download names files with the version; the newest is the one.
-  const deb = readdirSync(downloads)
-    .filter(isIt)
-    .map((file) => join(downloads, file))
-    .sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)
-    .find((file) => file.includes(version.replaceAll(":", "%3a")));
-  if (!deb) throw new UsageError(`images: apt-get download left no ${name} ${version}`);
-  const target = join(dir, suite, name);
-  rmSync(target, { recursive: true, force: true });
-  mkdirSync(target, { recursive: true });
-  const unpack = spawnSync("dpkg-deb", ["-x", deb, target], { encoding: "utf8" });
-  if (unpack.status !== 0) throw new UsageError(`images: dpkg-deb -x ${name}: ${unpack.stderr.trim()}`);
+function fetchPackage(apt: Apt, dir: string, name: string, wanted: Wanted): ManifestPackage {
+  const { version, deb } = apt.download(name);
+  const target = join(dir, apt.suite, name);
+  unpack(deb, target);
   const files = list(target).flatMap((path) => {
     const inside = relative(target, path);
     const role = wanted.files.find(([, pattern]) => pattern.test(inside))?.[0];
-    return role ? [{ role, path: relative(dir, path), size: statSync(path).size, sha256: sha256(path) }] : [];
+    return role ? [entry(dir, role, path)] : [];
   });
-  if (files.length === 0)
-    throw new UsageError(`images: ${name} ${version} of ${suite} has no ${wanted.files[0][0]}`);
-  return { suite, package: name, version, sha256: sha256(deb), files };
+  for (const [role] of wanted.files)
+    if (!files.some((file) => file.role === role))
+      throw new UsageError(`images: ${name} ${version} of ${apt.suite} has no ${role}`);
+  return { suite: apt.suite, package: name, version, sha256: sha256(deb), files };
 }
+
+/** The initial RAM disk for the suite's kernel; null when the suite has none. */
+function makeInitrd(dir: string, suite: Suite, files: readonly ManifestFile[]): ManifestFile | null {
+  const paths = (role: Role): string[] =>
+    files.filter((file) => file.role === role).map((file) => join(dir, file.path));
+  const [busybox] = paths("busybox");
+  if (!busybox) return null;
+  const path = join(dir, suite, "initrd.gz");
+  writeFileSync(path, buildInitrd(busybox, paths("module")));
+  return entry(dir, "initrd", path);
+}
+
+/** Links with names that stay when versions change: SUITE/vmlinuz, SUITE/OVMF.fd and the other firmware images. */
+function link(dir: string, suite: Suite, files: readonly ManifestFile[]): void {
+  for (const { role, path } of files) {
+    if (role !== "firmware" && role !== "kernel") continue;
+    const name = join(dir, suite, role === "kernel" ? "vmlinuz" : basename(path));
+    rmSync(name, { force: true });
+    symlinkSync(relative(suite, path), name);
+  }
+}
+
+const entry = (dir: string, role: ManifestFile["role"], path: string): ManifestFile => ({
+  role,
+  path: relative(dir, path),
+  size: statSync(path).size,
+  sha256: sha256(path),
+});
+
+const sha256 = (path: string): string => createHash("sha256").update(readFileSync(path)).digest("hex");
 
 /** Plain files below a directory, sorted. */
 function list(directory: string): string[] {
