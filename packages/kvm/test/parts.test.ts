@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import { PrivateRanges } from "../src/memory-attributes.js";
 import { translate } from "../src/mmu/walk.js";
 import { DeliveryMode, icrMessage, msiMessage, recipients } from "../src/x86/apic-bus.js";
+import { maskCpuid } from "../src/x86/cpu-caps.js";
 import { kvmCpuid } from "../src/x86/cpuid.js";
 import { InterruptQueue } from "../src/x86/interrupt-queue.js";
 import { IA32_TSC_DEADLINE, Lapic } from "../src/x86/lapic.js";
@@ -274,5 +275,25 @@ describe("CPUID", () => {
     expect(kvmCpuid(entries, 3, 0).eax).toBe(0);
     expect(kvmCpuid(entries, 0x4000_0099, 1).eax).toBe(0);
     expect(kvmCpuid([], 1, 0).eax).toBe(0);
+  });
+});
+
+describe("CPUID that KVM supports", () => {
+  const all = { eax: 0xffff_ffff, ebx: 0xffff_ffff, ecx: 0xffff_ffff, edx: 0xffff_ffff };
+  const none = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+  const has = (value: number, bit: number) => ((value >>> bit) & 1) !== 0;
+  it("is without what the host keeps to itself: VMX, SMX, PDCM, MONITOR; PT, SGX, the PMU", () => {
+    const one = maskCpuid(1, 0, all);
+    expect([3, 5, 6, 15].map((bit) => has(one.ecx, bit))).toEqual([false, false, false, false]);
+    expect(has(maskCpuid(7, 0, all).ebx, 2)).toBe(false);
+    expect(has(maskCpuid(7, 0, all).ebx, 25)).toBe(false);
+    for (const leaf of [0xa, 0x12, 0x14, 0x1c]) expect(maskCpuid(leaf, 0, all)).toEqual(none);
+  });
+  it("has what KVM emulates, and nothing else that the processor has not", () => {
+    const one = maskCpuid(1, 0, none);
+    expect([21, 24, 31].map((bit) => has(one.ecx, bit))).toEqual([true, true, true]);
+    expect(one.edx).toBe(0);
+    expect(maskCpuid(7, 0, none)).toEqual({ ...none, ebx: 2, edx: 1 << 29 });
+    expect(maskCpuid(7, 1, none)).toEqual(none);
   });
 });

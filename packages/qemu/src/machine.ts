@@ -8,9 +8,11 @@ import { type Outcome, VcpuRunner } from "./accel/vcpu-loop.js";
 import { addAcpiTables } from "./acpi/build.js";
 import { OptionError } from "./errors.js";
 import { addLinuxBoot } from "./firmware/linux-loader.js";
+import { isMultiboot, loadMultiboot, multibootState } from "./firmware/multiboot.js";
 import { checkImageSize } from "./firmware/tdvf.js";
-import { Q35Board, VIRTIO_MAX } from "./hw/i386/q35.js";
+import { isaGsi, Q35Board, VIRTIO_MAX } from "./hw/i386/q35.js";
 import { IOAPIC_PINS } from "./hw/intc/ioapic.js";
+import { attachTestDevices } from "./hw/misc/pc-testdev.js";
 import { type BlockBackend, VirtioBlk } from "./hw/virtio/virtio-blk.js";
 import type { VirtioBackend } from "./hw/virtio/virtio-pci.js";
 import { VirtioRng } from "./hw/virtio/virtio-rng.js";
@@ -32,6 +34,7 @@ export interface MachineOptions extends TrustDomainOptions {
   readonly smp?: number;
   /** `host[,±feature…]`. */
   readonly cpu?: string;
+  /** A Linux kernel for the firmware to start; in an ordinary VM also a Multiboot kernel, which runs without firmware. */
   readonly kernel?: Uint8Array;
   readonly initrd?: Uint8Array;
   readonly append?: string;
@@ -46,6 +49,8 @@ export interface MachineOptions extends TrustDomainOptions {
   readonly drives?: readonly BlockBackend[];
   /** Source of the virtio entropy device; without it there is none. */
   readonly random?: (bytes: number) => Uint8Array;
+  /** Devices of test programs: isa-debug-exit at port 0xF4, and pc-testdev. */
+  readonly testDevices?: boolean;
   /** Unix time in seconds when the machine is switched on; default 2026-01-01, so that runs are the same. */
   readonly rtcStart?: number;
 }
@@ -124,6 +129,8 @@ export class Machine {
       td?.init(kvm, model);
       for (let i = 0; i < smp; i++) kvm.setCpuid(kvm.createVcpu(i), model.vcpuCpuid(i));
       td?.launch(kvm, memory);
+      if (options.kernel && !td && isMultiboot(options.kernel))
+        startMultiboot(kvm, memory, options.kernel, options, map);
       this.#runner = new VcpuRunner(kvm, this.#handlers());
     } catch (error) {
       this.close();
@@ -133,7 +140,7 @@ export class Machine {
 
   #buildBoard(options: MachineOptions, memory: GuestMemory, map: MemoryMap, smp: number): Q35Board {
     const kvm = this.#kvm;
-    return new Q35Board({
+    const board = new Q35Board({
       memory,
       map,
       vcpus: smp,
@@ -148,6 +155,14 @@ export class Machine {
       poweroff: (how) => this.#end({ exit: "poweroff", reason: how }),
       reset: (how) => this.#end({ exit: "reset", reason: how }),
     });
+    if (options.testDevices)
+      attachTestDevices({
+        ports: board.ports,
+        mmio: board.mmio,
+        setIrq: (irq, level) => board.ioapic.setIrq(isaGsi(irq), level),
+        exit: (status) => this.#end({ exit: "poweroff", reason: `debug exit ${status}` }),
+      });
+    return board;
   }
 
   #handlers() {
@@ -323,6 +338,20 @@ function addMemory(kvm: Kvm, map: MemoryMap, rom: Uint8Array | null): KvmRam[] {
   return ram;
 }
 
+/** The kernel is in memory, and the first vCPU at its entry. */
+function startMultiboot(
+  kvm: Kvm,
+  memory: GuestMemory,
+  kernel: Uint8Array,
+  options: MachineOptions,
+  map: MemoryMap,
+): void {
+  const image = loadMultiboot(kernel, options, map);
+  for (const { address, data } of image.blobs) memory.write(address, data);
+  const [vcpu] = kvm.vcpus;
+  kvm.setState(vcpu, multibootState(image, kvm.getState(vcpu)));
+}
+
 function fillFwCfg(board: Q35Board, options: MachineOptions, map: MemoryMap, smp: number): void {
   const { fwCfg } = board;
   fwCfg.addU16(FW_CFG.NB_CPUS, smp);
@@ -333,10 +362,10 @@ function fillFwCfg(board: Q35Board, options: MachineOptions, map: MemoryMap, smp
   fwCfg.addBytes(FW_CFG.UUID, new Uint8Array(16));
   fwCfg.addFile("etc/e820", encodeE820(e820Table(map)));
   addAcpiTables(board, { vcpus: smp, map });
-  if (options.kernel) {
+  if (options.kernel && !(options.plain && isMultiboot(options.kernel))) {
     const { kernel, initrd, append, shim } = options;
     addLinuxBoot(fwCfg, { kernel, initrd, append, shim }, map.below4g.length);
-  } else
+  } else if (!options.kernel)
     for (const name of ["initrd", "append", "shim"] as const)
       if (options[name] !== undefined) throw new OptionError(name, "needs a kernel");
   for (const [name, data] of options.fwCfgFiles ?? []) fwCfg.addFile(name, data);

@@ -7,6 +7,7 @@ import {
   type KvmCpuidEntry2,
 } from "@swtdx/abi";
 import type { LogicalProcessor } from "@swtdx/linux-host";
+import { maskCpuid } from "./cpu-caps.js";
 
 /** Leaves with sub-leaves, and how many there are at most. */
 const SUBLEAVES: Readonly<Record<number, number>> = {
@@ -20,12 +21,6 @@ const SUBLEAVES: Readonly<Record<number, number>> = {
   0x1f: 3,
 };
 const MAX_BASIC = 0x1f;
-/** CPUID(1).ECX: VMX and SMX are not for guests; the hypervisor bit is. */
-const VMX_SMX = (1 << 5) | (1 << 6);
-const HYPERVISOR = 1 << 31;
-/** CPUID(7,0).EBX bit 2: SGX; ECX bit 30: SGX_LC. */
-const SGX = 1 << 2;
-const SGX_LC = 1 << 30;
 const KVM_SIGNATURE = 0x4000_0000;
 const KVM_FEATURES = 0x4000_0001;
 /** NOP_IO_DELAY, PV_UNHALT, PV_TLB_FLUSH, PV_SEND_IPI, POLL_CONTROL, PV_SCHED_YIELD, MSI_EXT_DEST_ID. */
@@ -37,9 +32,8 @@ export function supportedCpuid(lp: LogicalProcessor): KvmCpuidEntry2[] {
     const { eax, ebx, ecx, edx } = lp.cpuid(leaf, index);
     if (indexed && index > 0 && (eax | ebx | ecx | edx) === 0) return false;
     const flags = indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0;
-    out.push(
-      mask({ function: leaf, index, flags, eax: eax >>> 0, ebx: ebx >>> 0, ecx: ecx >>> 0, edx: edx >>> 0 }),
-    );
+    const values = maskCpuid(leaf, index, { eax: eax >>> 0, ebx: ebx >>> 0, ecx: ecx >>> 0, edx: edx >>> 0 });
+    out.push({ function: leaf, index, flags, ...values });
     return true;
   };
   const range = (first: number, last: number): void => {
@@ -65,13 +59,6 @@ export function supportedCpuid(lp: LogicalProcessor): KvmCpuidEntry2[] {
   });
   out.push({ ...none, function: KVM_FEATURES, eax: KVM_FEATURE_BITS });
   return out;
-}
-
-function mask(entry: KvmCpuidEntry2): KvmCpuidEntry2 {
-  if (entry.function === 1) return { ...entry, ecx: ((entry.ecx & ~VMX_SMX) | HYPERVISOR) >>> 0 };
-  if (entry.function === 7 && entry.index === 0)
-    return { ...entry, ebx: (entry.ebx & ~SGX) >>> 0, ecx: (entry.ecx & ~SGX_LC) >>> 0 };
-  return entry;
 }
 
 /** The entry for a leaf and sub-leaf as a guest's CPUID would find it, or null. */

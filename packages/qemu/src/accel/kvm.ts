@@ -15,6 +15,8 @@ import {
   type KvmCpuidEntry2,
   type KvmIoctlName,
   KvmIoctl,
+  type KvmRegs,
+  type KvmSregs,
   type KvmTdxCmd,
   KvmTdxCmdId,
   PAGE_SIZE,
@@ -38,6 +40,12 @@ export interface KvmVcpu {
   /** struct kvm_run. */
   readonly run: Uint8Array;
   readonly view: DataView;
+}
+
+/** Registers of an ordinary VM's vCPU. */
+export interface VcpuState {
+  readonly regs: KvmRegs;
+  readonly sregs: KvmSregs;
 }
 
 /** KVM_EXIT_HYPERCALL is enabled by number of hypercall. */
@@ -180,6 +188,19 @@ export class Kvm {
       "KVM_SET_CPUID2",
       this.sys.ioctl(vcpu.fd, KvmIoctl.KVM_SET_CPUID2, { nent: entries.length, entries }),
     );
+  }
+
+  /** KVM_GET_REGS and KVM_GET_SREGS. */
+  getState(vcpu: KvmVcpu): VcpuState {
+    const state = { regs: {} as KvmRegs, sregs: {} as KvmSregs };
+    this.#check("KVM_GET_REGS", this.sys.ioctl(vcpu.fd, KvmIoctl.KVM_GET_REGS, state.regs));
+    this.#check("KVM_GET_SREGS", this.sys.ioctl(vcpu.fd, KvmIoctl.KVM_GET_SREGS, state.sregs));
+    return state;
+  }
+  /** KVM_SET_SREGS and KVM_SET_REGS. */
+  setState(vcpu: KvmVcpu, { regs, sregs }: VcpuState): void {
+    this.#check("KVM_SET_SREGS", this.sys.ioctl(vcpu.fd, KvmIoctl.KVM_SET_SREGS, sregs));
+    this.#check("KVM_SET_REGS", this.sys.ioctl(vcpu.fd, KvmIoctl.KVM_SET_REGS, regs));
   }
 
   /** Gives the guest RAM: a user mapping, and a guest_memfd for the private pages if `isPrivate`. */

@@ -1,6 +1,6 @@
 /** The whole platform under a machine: processor, memory controller, TDX module, Linux host, a process that uses KVM. */
 import { type GuestProgram, Trace } from "@swtdx/abi";
-import { Processor, ProgramEngine } from "@swtdx/cpu";
+import { type ExecutionEngine, Processor, ProgramEngine } from "@swtdx/cpu";
 import { SeededRandom } from "@swtdx/crypto";
 import { KvmProcess } from "@swtdx/kvm";
 import { LinuxHost } from "@swtdx/linux-host";
@@ -20,13 +20,20 @@ export function powerOn({
   memoryBytes = 2 ** 30,
   residentBytes = 256 * 2 ** 20,
   seed = "qemu",
+  engines = [] as readonly ExecutionEngine[],
 } = {}): Platform {
   const trace = new Trace();
   const random = new SeededRandom(new TextEncoder().encode(seed));
   const arena = new Arena({ residentBytes });
   const memory = new MemoryController(arena, { dramBytes: LinuxHost.dramBytes(memoryBytes), random, trace });
-  const engines = [new ProgramEngine({ programs })];
-  const processor = new Processor({ arena, memory, random, lps, trace, engines });
+  const processor = new Processor({
+    arena,
+    memory,
+    random,
+    lps,
+    trace,
+    engines: [new ProgramEngine({ programs }), ...engines],
+  });
   registerTdxFirmware(processor, trace);
   const firmware = { buildSeamldr: buildSeamldrAcm, module: buildModuleImage() };
   const host = LinuxHost.boot({ processor, memoryBytes, trace, firmware });
