@@ -353,7 +353,7 @@ describe("delivery through the IDT in memory", () => {
   });
 
   it("knows which XCR0 values exist", () => {
-    expect([1n, 3n, 7n, 0x207n].every((value) => Guest.validXcr0(value))).toBe(true);
-    expect([0n, 2n, 5n, 0xe7n].some((value) => Guest.validXcr0(value))).toBe(false);
+    expect([1n, 3n, 0x203n].every((value) => Guest.validXcr0(value))).toBe(true);
+    expect([0n, 2n, 5n, 7n, 0xe7n].some((value) => Guest.validXcr0(value))).toBe(false);
   });
 });

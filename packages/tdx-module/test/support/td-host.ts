@@ -99,7 +99,7 @@ const zeros = (length: number): Uint8Array => new Uint8Array(length);
 /** TD_PARAMS of a small TD; CPUID all off that may be. */
 export const tdParams = (changes: Partial<TdParams> = {}): TdParams => ({
   ATTRIBUTES: 1n << 28n,
-  XFAM: 7n,
+  XFAM: 3n,
   MAX_VCPUS: 4,
   NUM_L2_VMS: 0,
   MSR_CONFIG_CTLS: 0,

@@ -17,8 +17,8 @@ import type { GuestHost } from "./events.js";
 import { GuestControlRegisters } from "./control-registers.js";
 import { deliverThroughIdt } from "./idt.js";
 
-/** XCR0 bits the processor has: x87, SSE, AVX, PKRU. */
-export const XCR0_SUPPORTED = 0x207n;
+/** XCR0 bits the processor has: x87, SSE, PKRU. */
+export const XCR0_SUPPORTED = 0x203n;
 
 /** What a guest needs besides. */
 export interface GuestServices extends GuestHost {
