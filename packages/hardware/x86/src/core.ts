@@ -31,6 +31,8 @@ import {
 import { REG, type RegisterFile, SEG, SEGMENT_SIZE } from "./register-file.js";
 import { AR, CR0, CR4, EFER, RFLAGS } from "./bits.js";
 import { operations, type Operation } from "./system/operations.js";
+import { enterMmx } from "./system/mmx.js";
+import { float } from "./system/vector-float.js";
 import { deliver, deliverPending } from "./system/interrupts.js";
 
 /** Why `run` returned. */
@@ -192,6 +194,9 @@ export class X86Core implements CodeUser {
         resolveInPage: (pc: number) => this.resolveInPage(pc),
         operation: (pc: number, operation: number) => this.operation(pc, operation),
         commit: () => this.commit(),
+        enterMmx: () => enterMmx(this),
+        float: (operation: number, a: number, b: number, control: number) =>
+          float(this, operation, a, b, control),
       },
     });
     this.fn = instance.exports as unknown as X86Core["fn"];

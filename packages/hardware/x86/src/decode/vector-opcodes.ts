@@ -18,7 +18,9 @@ fb psubq;fc paddb;fd paddw;fe paddd
 const both = BOTH.split(/[;\n]/)
   .map((row) => {
     const [op, name] = row.split(" ");
-    return `np.0f${op} ${name} Pq,Qq\n66.0f${op} ${name} Vx,Wx`;
+    // These read only half of a memory operand.
+    const low = name.startsWith("punpckl") ? "Qd" : "Qq";
+    return `np.0f${op} ${name} Pq,${low}\n66.0f${op} ${name} Vx,Wx`;
   })
   .join("\n");
 

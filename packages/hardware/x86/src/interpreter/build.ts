@@ -78,9 +78,6 @@ const places = (key: string) =>
     .filter((text) => text !== "" && text !== "-")
     .map((text) => ({ kind: text[0], bits: Number(text.slice(1) || 0) }));
 
-/** Forms on mm registers have no semantics yet: they raise #UD. */
-const usesMmx = (form: OpcodeForm) => form.operands.some((o) => "PQN".includes(o.kind));
-
 export function buildInterpreter(options: BuildOptions): Built {
   const { core, scratch, jumps } = options;
   const table = buildOpcodeTable();
@@ -97,13 +94,15 @@ export function buildInterpreter(options: BuildOptions): Built {
   imported("resolveInPage", [I32], I32);
   imported("operation", [I32, I32], I32);
   imported("commit", [], VOID);
+  imported("enterMmx", [], VOID);
+  imported("float", [I32, I32, I32, I32], I32);
   buildHelpers(module, functions, core, jumps);
   const layout: EngineLayout = { core, scratch, functions };
 
   // Operations in TypeScript are told the operand size by their handler.
   const fullKey = (form: OpcodeForm, operandSize: number, memory: boolean) =>
     handlerKey(form, operandSize, memory) + (options.operations.includes(form.name) ? `@${operandSize}` : "");
-  const missing = (form: OpcodeForm) => usesMmx(form) || (options.absent?.has(form.name) ?? false);
+  const missing = (form: OpcodeForm) => options.absent?.has(form.name) ?? false;
   // Number the handlers: hot ones first.
   const entries = new Map<string, Entry>();
   for (const forms of table) {

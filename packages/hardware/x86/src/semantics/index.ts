@@ -6,6 +6,7 @@ import { control } from "./control.js";
 import { move } from "./move.js";
 import { multiplication } from "./multiply.js";
 import { shifts } from "./shift.js";
+import { vectorFloat } from "./vector-float.js";
 import { vectorInteger } from "./vector-integer.js";
 import { strings } from "./string.js";
 
@@ -18,4 +19,5 @@ export const semantics: Semantics = {
   ...control,
   ...strings,
   ...vectorInteger,
+  ...vectorFloat,
 };

@@ -1,93 +1,76 @@
-/** SSE to SSE4.1 integer and logic instructions on xmm registers, as wasm SIMD. SDM vol. 2. */
+/** MMX and SSE to SSE4.1 integer and logic instructions, as wasm SIMD. SDM vol. 2. */
 import { type Context, type Emitter, loadBits, type Semantics } from "../emit/context.js";
-import { Access, ENGINE, FpuBlock, Vector } from "../layout.js";
-import { I32, I64, V128 } from "../wasm/encoder.js";
-import { i32, i64, LOAD, type Local, select, simd, simdOp, STORE, V } from "../wasm/expr.js";
+import { Access } from "../layout.js";
+import { I32, V128 } from "../wasm/encoder.js";
+import { i32, i64, LOAD, type Local, select, simdOp, STORE, type V } from "../wasm/expr.js";
+import {
+  enterMmx,
+  isMm,
+  lane64,
+  op,
+  readVector,
+  replace64,
+  requireSse,
+  requireVector,
+  shuffle,
+  splat32,
+  splat64,
+  usesMm,
+  v128,
+  writeMm,
+  writeVector,
+  ZERO,
+} from "./vector-operand.js";
 
-/** Opcodes of wasm's SIMD instructions, by lane size where there is a family. */
-const op = (code: number, ...operands: V[]): V => simdOp(code, V128, operands);
-export const v128 = (...bytes: number[]): V =>
-  new V(V128, (out) => {
-    simd(out, 12);
-    for (const b of bytes) out.byte(b & 0xff);
-  });
-const ZERO = v128(...(Array(16).fill(0) as number[]));
 const IOTA = v128(...Array.from({ length: 16 }, (_, i) => i));
-const shuffle = (a: V, b: V, lanes: number[]): V => simdOp(13, V128, [a, b], lanes);
 const swizzle = (a: V, indexes: V): V => op(14, a, indexes);
 const splat8 = (v: V): V => op(15, v);
 const splat16 = (v: V): V => op(16, v);
-const splat32 = (v: V): V => op(17, v);
-const splat64 = (v: V): V => op(18, v);
-const lane64 = (v: V, n: number): V => simdOp(29, I64, [v], [n]);
 const replace32 = (v: V, n: number, x: V): V => simdOp(28, V128, [v, x], [n]);
-const replace64 = (v: V, n: number, x: V): V => simdOp(30, V128, [v, x], [n]);
 const bitselect = (yes: V, no: V, mask: V): V => op(0x52, yes, no, mask);
 const anyTrue = (v: V): V => simdOp(0x53, I32, [v]);
 const not = (v: V): V => op(0x4d, v);
 
-/** #UD or #NM if SSE may not run now. */
-export function requireSse(c: Context): void {
-  const block = c.load32(ENGINE.FPU_BLOCK);
-  c.code.if(block.and(FpuBlock.SSE_UD | FpuBlock.SSE_NM), () => {
-    c.code.if(block.and(FpuBlock.SSE_UD), () => c.raise(Vector.UD));
-    c.raise(Vector.NM);
-  });
-}
-/** Host address of a 16-byte operand that must be aligned. */
-function alignedMemory(c: Context, access: number): Local {
-  const host = c.memory(16, access | Access.ALIGNED);
-  c.code.if(host.and(15), () => c.raise(Vector.GP, 0));
-  return host;
-}
-/** Operand as a vector: registers whole, memory by its size and zero-extended. */
-export function readVector(c: Context, i: number, aligned = true): Local {
-  const { kind, bits } = c.operands[i];
-  if (kind !== "m") {
-    const { address, offset } = c.operand(i);
-    return c.code.let(address.loadV128(offset));
-  }
-  if (bits === 128) return c.code.let((aligned ? alignedMemory(c, 0) : c.memory(16, 0)).loadV128());
-  const host = c.memory(bits / 8, 0);
-  const scalar = bits === 64 ? host.load(LOAD.i64) : loadBits(bits, host).u64();
-  return c.code.let(replace64(ZERO, 0, scalar));
-}
-export function writeVector(c: Context, i: number, value: V, aligned = true): void {
-  if (c.operands[i].kind !== "m") {
-    const { address, offset } = c.operand(i);
-    c.code.storeV128(address, value, offset);
-    return;
-  }
-  const host = aligned ? alignedMemory(c, Access.WRITE) : c.memory(16, Access.WRITE);
-  c.code.storeV128(host, value);
-  c.commit(host);
-}
-
+type Compute = (a: V, b: V, c: Context) => V;
+/** @param mm the same for the low halves alone, where that is not simply the low half of the result */
 const binary =
-  (compute: (a: V, b: V, c: Context) => V): Emitter =>
+  (compute: Compute, mm = compute): Emitter =>
   (c) => {
-    requireSse(c);
+    requireVector(c);
     const b = readVector(c, 1);
     const a = readVector(c, 0);
-    writeVector(c, 0, compute(a, b, c));
+    writeVector(c, 0, (usesMm(c) ? mm : compute)(a, b, c));
   };
+/** The low halves of two values as one. */
+const join = (low: V, high: V, c: Context): Local =>
+  c.code.let(shuffle(low, high, [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23]));
 /** Operation of one wasm instruction on (destination, source). */
 const direct = (code: number): Emitter => binary((a, b) => op(code, a, b));
 const unary =
   (compute: (b: V, c: Context) => V): Emitter =>
   (c) => {
-    requireSse(c);
+    requireVector(c);
     writeVector(c, 0, compute(readVector(c, 1), c));
   };
-/** Interleaves the lanes of the low or high halves. */
-const interleave = (bytes: number, high: boolean): Emitter => {
+function interleavedLanes(bytes: number, high: boolean): number[] {
   const lanes: number[] = [];
   for (let i = 0; i < 8 / bytes; i++) {
     for (const side of [0, 16]) {
       for (let k = 0; k < bytes; k++) lanes.push(side + (high ? 8 : 0) + i * bytes + k);
     }
   }
-  return binary((a, b) => shuffle(a, b, lanes));
+  return lanes;
+}
+/** Interleaves the lanes of the low or high halves. */
+const interleave = (bytes: number, high: boolean): Emitter => {
+  const lanes = interleavedLanes(bytes, high);
+  // Of mm registers, the interleaved low halves have the result's low and high part.
+  const low = interleavedLanes(bytes, false).slice(high ? 8 : 0);
+  const half = [...low.slice(0, 8), ...low.slice(0, 8)];
+  return binary(
+    (a, b) => shuffle(a, b, lanes),
+    (a, b) => shuffle(a, b, half),
+  );
 };
 /** Even or odd lanes of both operands, for horizontal operations. */
 const gather = (bytes: number, odd: number, a: V, b: V): V => {
@@ -96,7 +79,22 @@ const gather = (bytes: number, odd: number, a: V, b: V): V => {
   return shuffle(a, b, lanes);
 };
 const horizontal = (bytes: number, code: number): Emitter =>
-  binary((a, b) => op(code, gather(bytes, 0, a, b), gather(bytes, 1, a, b)));
+  binary(
+    (a, b) => op(code, gather(bytes, 0, a, b), gather(bytes, 1, a, b)),
+    (a, b, c) => {
+      const both = join(a, b, c);
+      return op(code, gather(bytes, 0, both, both), gather(bytes, 1, both, both));
+    },
+  );
+/** Narrows the lanes of both operands. */
+const pack = (code: number): Emitter =>
+  binary(
+    (a, b) => op(code, a, b),
+    (a, b, c) => {
+      const both = join(a, b, c);
+      return op(code, both, both);
+    },
+  );
 /** Bytes `at`, `at`+1 of each 32-bit lane of two vectors. */
 const halves = (low: V, high: V, at: number): V =>
   shuffle(
@@ -127,7 +125,7 @@ const shift = (code: number, bits: number, arithmetic = false): Emitter =>
 const shiftImmediate =
   (code: number, bits: number, arithmetic = false): Emitter =>
   (c) => {
-    requireSse(c);
+    requireVector(c);
     const count = c.read(1, 8).u64();
     writeVector(c, 0, shiftLanes(c, code, bits, arithmetic, readVector(c, 0), count));
   };
@@ -182,7 +180,7 @@ function wordIndexes(control: V, high: boolean): V {
 const withImmediate =
   (compute: (a: V, b: V, control: Local, c: Context) => V): Emitter =>
   (c) => {
-    requireSse(c);
+    requireVector(c);
     const b = readVector(c, 1);
     const control = imm(c);
     writeVector(c, 0, compute(readVector(c, 0), b, control, c));
@@ -253,23 +251,43 @@ const moveHalf =
     const { address, offset } = c.operand(0);
     c.code.store(STORE.i64, address, value, offset + to * 8);
   };
-/** MOVD, MOVQ between general registers or memory and xmm. */
+/** MOVD, MOVQ between general registers or memory and mm or xmm. */
 const movd: Emitter = (c) => {
-  requireSse(c);
-  if (c.operands[0].kind === "x") {
-    writeVector(c, 0, replace64(ZERO, 0, c.read(1).u64()));
+  requireVector(c);
+  const { kind, bits } = c.operands[0];
+  if (kind === "x" || kind === "n") {
+    const value = c.read(1).u64();
+    if (kind === "x") writeVector(c, 0, replace64(ZERO, 0, value));
+    else {
+      if (c.operands[1].kind === "m") enterMmx(c);
+      writeMm(c, 0, value);
+    }
+  } else if (kind === "m") storeLow(c, bits as 32 | 64);
+  else {
+    const { address, offset } = c.operand(1);
+    c.write(0, c.code.let(loadBits(bits, address, offset)), bits);
+  }
+};
+/** Stores the low bits of vector register operand 1. */
+function storeLow(c: Context, bits: 32 | 64): void {
+  const host = c.memory(bits / 8, Access.WRITE);
+  if (usesMm(c)) enterMmx(c);
+  const { address, offset } = c.operand(1);
+  c.storeMemory(host, bits, loadBits(bits, address, offset));
+}
+const movq: Emitter = (c) => {
+  requireVector(c);
+  if (c.operands[0].kind === "m") {
+    storeLow(c, 64);
     return;
   }
-  const bits = c.bits;
-  const { address, offset } = c.operand(1);
-  c.write(0, c.code.let(loadBits(bits, address, offset)), bits);
-};
-const movq: Emitter = (c) => {
-  requireSse(c);
+  if (isMm(c, 0)) {
+    writeVector(c, 0, readVector(c, 1));
+    return;
+  }
   const from = c.operands[1].kind === "m" ? undefined : c.operand(1);
   const value = c.code.let(from ? from.address.load(LOAD.i64, from.offset) : c.memory(8, 0).load(LOAD.i64));
-  if (c.operands[0].kind === "m") c.storeMemory(c.memory(8, Access.WRITE), 64, value);
-  else writeVector(c, 0, replace64(ZERO, 0, value));
+  writeVector(c, 0, replace64(ZERO, 0, value));
 };
 /** Address of a lane of a register operand. */
 function laneAddress(c: Context, i: number, bytes: number): { address: V; offset: number } {
@@ -277,7 +295,7 @@ function laneAddress(c: Context, i: number, bytes: number): { address: V; offset
   return {
     address: address.add(
       imm(c)
-        .and(16 / bytes - 1)
+        .and((isMm(c, i) ? 8 : 16) / bytes - 1)
         .mul(bytes),
     ),
     offset,
@@ -286,9 +304,14 @@ function laneAddress(c: Context, i: number, bytes: number): { address: V; offset
 const insert =
   (bits: 8 | 16 | 0): Emitter =>
   (c) => {
-    requireSse(c);
+    requireVector(c);
     const width = bits || (c.operands[1].bits as 32 | 64);
     const value = c.read(1, width);
+    if (isMm(c, 0)) {
+      if (c.operands[1].kind === "m") enterMmx(c);
+      const whole = c.operand(0);
+      c.code.store(STORE.i32_16, whole.address, i32(0xffff), whole.offset + 8);
+    }
     const { address, offset } = laneAddress(c, 0, width / 8);
     const opcode = { 8: STORE.i32_8, 16: STORE.i32_16, 32: STORE.i32, 64: STORE.i64 }[width];
     c.code.store(opcode, address, value, offset);
@@ -296,7 +319,7 @@ const insert =
 const extract =
   (bits: 8 | 16 | 0): Emitter =>
   (c) => {
-    requireSse(c);
+    requireVector(c);
     const width = bits || c.bits;
     const { address, offset } = laneAddress(c, 1, width / 8);
     const value = c.code.let(loadBits(width, address, offset));
@@ -305,7 +328,7 @@ const extract =
 const mask =
   (code: number): Emitter =>
   (c) => {
-    requireSse(c);
+    requireVector(c);
     c.write(0, simdOp(code, I32, [readVector(c, 1)]), 32);
   };
 const wide32 = (v: V): V => op(0x4e, v, v128(-1, -1, -1, -1, 0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0));
@@ -322,10 +345,10 @@ export const vectorInteger: Semantics = {
   punpckhqdq: interleave(8, true),
   unpcklps: interleave(4, false),
   unpckhps: interleave(4, true),
-  packsswb: direct(0x65),
-  packuswb: direct(0x66),
-  packssdw: direct(0x85),
-  packusdw: direct(0x86),
+  packsswb: pack(0x65),
+  packuswb: pack(0x66),
+  packssdw: pack(0x85),
+  packusdw: pack(0x86),
   pcmpeqb: direct(0x23),
   pcmpeqw: direct(0x2d),
   pcmpeqd: direct(0x37),
@@ -406,7 +429,10 @@ export const vectorInteger: Semantics = {
   phsubd: horizontal(4, 0xb1),
   phsubsw: horizontal(2, 0x92),
   // Bit 7 of an index clears the byte; wasm clears for any index above 15.
-  pshufb: binary((a, b) => swizzle(a, op(0x4e, b, splat8(i32(0x8f))))),
+  pshufb: binary(
+    (a, b) => swizzle(a, op(0x4e, b, splat8(i32(0x8f)))),
+    (a, b) => swizzle(a, op(0x4e, b, splat8(i32(0x87)))),
+  ),
   psllw: shift(0x8b, 16),
   pslld: shift(0xab, 32),
   psllq: shift(0xcb, 64),
@@ -428,9 +454,11 @@ export const vectorInteger: Semantics = {
   palignr: withImmediate((a, b, control, c) => {
     const n = c.code.let(select(control.gt_u(32), i32(32), control));
     const indexes = c.code.let(op(0x6e, IOTA, splat8(n)));
+    if (usesMm(c)) return swizzle(join(b, a, c), indexes);
     return op(0x50, swizzle(b, indexes), swizzle(a, op(0x71, indexes, splat8(i32(16)))));
   }),
   pshufd: withImmediate((_a, b, control, c) => swizzle(b, dwordIndexes(c, control))),
+  pshufw: withImmediate((_a, b, control) => swizzle(b, wordIndexes(control, false))),
   pshuflw: withImmediate((_a, b, control) => swizzle(b, wordIndexes(control, false))),
   pshufhw: withImmediate((_a, b, control) => swizzle(b, wordIndexes(control, true))),
   shufps: withImmediate((a, b, control, c) => {
@@ -488,6 +516,15 @@ export const vectorInteger: Semantics = {
   movddup: unary((b) => splat64(lane64(b, 0))),
   movd,
   movq,
+  movntq: movq,
+  movq2dq: (c) => {
+    requireVector(c);
+    writeVector(c, 0, readVector(c, 1));
+  },
+  movdq2q: (c) => {
+    requireVector(c);
+    writeVector(c, 0, readVector(c, 1));
+  },
   movmskps: mask(0xa4),
   movmskpd: mask(0xc4),
   pmovmskb: mask(0x64),

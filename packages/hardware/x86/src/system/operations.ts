@@ -4,6 +4,7 @@ import { Vector } from "../layout.js";
 import { controlOperations } from "./control.js";
 import { farOperations } from "./far.js";
 import { legacy } from "./legacy.js";
+import { mmxOperations } from "./mmx.js";
 import { portOperations } from "./ports.js";
 import { stateOperations } from "./state.js";
 import { vectorOperations } from "./vector.js";
@@ -25,6 +26,7 @@ export const operations: Record<string, Operation> = {
   ...vectorOperations,
   ...stateOperations,
   ...x87Operations,
+  ...mmxOperations,
   undefined: (core) => core.raise(Vector.UD),
   tooLong: (core) => core.raise(Vector.GP, 0),
   ud0: (core) => core.raise(Vector.UD),

@@ -6,6 +6,7 @@ import type { X86Core } from "../core.js";
 import { Access, ENGINE, FpuBlock, Misc, RECORD, Status, Vector } from "../layout.js";
 import { REG } from "../register-file.js";
 import { fieldA, immediate } from "./memory.js";
+import { enterMmx, requireMmx } from "./mmx.js";
 import type { Operation } from "./operations.js";
 
 /** Status if SSE may not run, else NEXT. */
@@ -230,16 +231,15 @@ const compareStrings =
     return Status.NEXT;
   };
 
-const maskmovdqu: Operation = (core, pc) => {
-  const status = requireSse(core);
-  if (status !== Status.NEXT) return status;
+/** Stores the bytes whose mask has its top bit. */
+function storeMasked(core: X86Core, pc: number, length: number): number {
   const mask = core.dv.getInt32(pc + RECORD.B, true);
   const data = core.regs.base + fieldA(core, pc);
   const misc = core.dv.getUint16(pc + RECORD.MISC, true);
   const width = misc >> Misc.ADDRESS_SHIFT;
   const offset = core.get64(56) & (width === 0 ? 0xffffn : width === 1 ? 0xffffffffn : 0xffffffffffffffffn);
   const segment = (misc >> Misc.SEGMENT_SHIFT) & 7;
-  for (let i = 0; i < 16; i++) {
+  for (let i = 0; i < length; i++) {
     if (!(core.u8[mask + i] & 0x80)) continue;
     const host = core.fn.segment(segment, offset + BigInt(i), 1 | Access.WRITE, pc);
     if (!host) return core.status;
@@ -247,6 +247,16 @@ const maskmovdqu: Operation = (core, pc) => {
     if (host === core.scratch) core.commit();
   }
   return Status.NEXT;
+}
+const maskmovdqu: Operation = (core, pc) => {
+  const status = requireSse(core);
+  return status === Status.NEXT ? storeMasked(core, pc, 16) : status;
+};
+const maskmovq: Operation = (core, pc) => {
+  const status = requireMmx(core);
+  if (status !== Status.NEXT) return status;
+  enterMmx(core);
+  return storeMasked(core, pc, 8);
 };
 
 export const vectorOperations: Record<string, Operation> = {
@@ -314,4 +324,5 @@ export const vectorOperations: Record<string, Operation> = {
   pcmpistri: compareStrings(false, true),
   pcmpistrm: compareStrings(false, false),
   maskmovdqu,
+  maskmovq,
 };

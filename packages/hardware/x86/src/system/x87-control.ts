@@ -1,6 +1,6 @@
 /**
  * x87 control instructions, which firmware and kernels use to find and initialise the unit: FNINIT, FNCLEX, FLDCW,
- * FNSTCW, FNSTSW, EMMS. Data transfers are in x87-move.ts. x87 arithmetic is not
+ * FNSTCW, FNSTSW. Data transfers are in x87-move.ts. x87 arithmetic is not
  * here: those opcodes raise #UD.
  * SDM vol. 1 ch. 8, vol. 2.
  */
@@ -58,12 +58,5 @@ export const x87Operations: Record<string, Operation> = {
   x87: (core, pc, _bits, memory) => {
     if (core.get32(ENGINE.FPU_BLOCK) & FpuBlock.X87_NM) return core.raise(Vector.NM);
     return control(core, pc, memory);
-  },
-  emms: (core) => {
-    const block = core.get32(ENGINE.FPU_BLOCK);
-    if (block & FpuBlock.MMX_UD) return core.raise(Vector.UD);
-    if (block & FpuBlock.X87_NM) return core.raise(Vector.NM);
-    core.set32(REG.FTW, 0xffff);
-    return Status.NEXT;
   },
 };

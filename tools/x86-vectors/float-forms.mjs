@@ -1,0 +1,113 @@
+/**
+ * The SSE floating-point and MMX forms that float.c runs, as assembler text; of which kind the xmm registers and the
+ * memory at rdi are (s single, d double, i integer), and whether the x87 state varies (M).
+ */
+const LANES = { ps: "xmmword", pd: "xmmword", ss: "dword", sd: "qword" };
+
+/** @returns {{text: string, xmm: "s" | "d" | "i", memory: "s" | "d" | "i", x87: boolean, cases: number}[]} */
+export function floatForms() {
+  const out = [];
+  const add = (text, xmm, memory = xmm, x87 = false, cases = 160) =>
+    out.push({ text, xmm, memory, x87, cases });
+  /** Register and memory form. */
+  const pair = (name, size, kind, imm = "", cases = 160) => {
+    add(`${name} xmm1, xmm2${imm}`, kind, kind, false, cases);
+    add(`${name} xmm1, ${size} ptr [rdi]${imm}`, kind, kind, false, cases >> 2);
+  };
+  for (const [suffix, size] of Object.entries(LANES)) {
+    const kind = suffix.endsWith("s") ? "s" : "d";
+    for (const name of ["add", "sub", "mul", "div", "min", "max", "sqrt"])
+      pair(name + suffix, size, kind, "", 280);
+    for (let n = 0; n < 8; n++) pair(`cmp${suffix}`, size, kind, `, ${n}`, 100);
+    for (const n of [0, 1, 2, 3, 4, 8, 9, 12]) pair(`round${suffix}`, size, kind, `, ${n}`, 80);
+    if (suffix.startsWith("s"))
+      for (const name of ["comi", "ucomi"]) pair(name + suffix, size, kind, "", 160);
+    else {
+      for (const name of ["hadd", "hsub", "addsub"]) pair(name + suffix, size, kind, "", 200);
+      for (const n of kind === "s" ? [0xff, 0x71, 0x3a, 0xf4] : [0x33, 0x11, 0x22, 0x31])
+        pair(`dp${suffix}`, size, kind, `, ${n}`, 160);
+    }
+  }
+  // An operand that is both.
+  for (const name of ["addps", "subpd", "mulss", "divsd", "minps", "cmpeqsd", "haddpd"])
+    add(`${name} xmm3, xmm3`, /s$/.test(name) ? "s" : "d", "s", false, 80);
+
+  pair("cvtss2sd", "dword", "s");
+  pair("cvtsd2ss", "qword", "d", "", 320);
+  pair("cvtps2pd", "qword", "s");
+  pair("cvtpd2ps", "xmmword", "d", "", 320);
+  for (const t of ["", "t"]) {
+    pair(`cvt${t}ps2dq`, "xmmword", "s", "", 280);
+    pair(`cvt${t}pd2dq`, "xmmword", "d", "", 280);
+    for (const [suffix, kind] of [
+      ["ss", "s"],
+      ["sd", "d"],
+    ])
+      for (const r of ["eax", "rax"]) {
+        add(`cvt${t}${suffix}2si ${r}, xmm2`, kind, kind, false, 200);
+        add(`cvt${t}${suffix}2si ${r}, ${LANES[suffix]} ptr [rdi]`, kind, kind, false, 40);
+      }
+    for (const [suffix, kind, size] of [
+      ["ps", "s", "qword"],
+      ["pd", "d", "xmmword"],
+    ]) {
+      add(`cvt${t}${suffix}2pi mm1, xmm2`, kind, kind, true, 200);
+      add(`cvt${t}${suffix}2pi mm1, ${size} ptr [rdi]`, kind, kind, true, 60);
+    }
+  }
+  pair("cvtdq2ps", "xmmword", "i");
+  pair("cvtdq2pd", "qword", "i", "", 40);
+  for (const suffix of ["ss", "sd"])
+    for (const [r, size] of [
+      ["eax", "dword"],
+      ["rax", "qword"],
+    ]) {
+      add(`cvtsi2${suffix} xmm1, ${r}`, "d", "i", false, 160);
+      add(`cvtsi2${suffix} xmm1, ${size} ptr [rdi]`, "d", "i", false, 60);
+    }
+  for (const suffix of ["ps", "pd"]) {
+    add(`cvtpi2${suffix} xmm1, mm2`, "d", "i", true, 160);
+    add(`cvtpi2${suffix} xmm1, qword ptr [rdi]`, "d", "i", true, 60);
+  }
+  for (const name of ["movntps", "movntpd"]) add(`${name} xmmword ptr [rdi], xmm1`, "s", "s", false, 8);
+  add("ldmxcsr dword ptr [rdi]", "s", "i", false, 60);
+  add("stmxcsr dword ptr [rdi]", "s", "i", false, 20);
+
+  const mm = (text, cases = 30) => add(text, "i", "i", true, cases);
+  const MMX =
+    "punpcklbw punpcklwd punpckldq packsswb pcmpgtb pcmpgtw pcmpgtd packuswb punpckhbw punpckhwd punpckhdq packssdw pcmpeqb pcmpeqw pcmpeqd psrlw psrld psrlq paddq pmullw psubusb psubusw pminub pand paddusb paddusw pmaxub pandn pavgb psraw psrad pavgw pmulhuw pmulhw psubsb psubsw pminsw por paddsb paddsw pmaxsw pxor psllw pslld psllq pmuludq pmaddwd psadbw psubb psubw psubd psubq paddb paddw paddd pshufb phaddw phaddd phaddsw pmaddubsw phsubw phsubd phsubsw psignb psignw psignd pmulhrsw pabsb pabsw pabsd";
+  for (const name of MMX.split(" ")) {
+    mm(`${name} mm1, mm2`);
+    mm(`${name} mm3, ${name.startsWith("punpckl") ? "dword" : "qword"} ptr [rdi]`, 16);
+  }
+  for (const name of ["psrlw", "psrld", "psrlq", "psraw", "psrad", "psllw", "pslld", "psllq"])
+    for (const n of [0, 1, 7, 15, 16, 33, 64]) mm(`${name} mm2, ${n}`, 8);
+  for (const n of [0, 3, 8, 11, 16, 40]) mm(`palignr mm1, mm2, ${n}`, 12);
+  mm("palignr mm1, qword ptr [rdi], 5", 12);
+  for (const n of [0x1b, 0x93, 0xe0]) mm(`pshufw mm1, mm2, ${n}`, 16);
+  mm("pshufw mm1, qword ptr [rdi], 0x4e", 16);
+  for (const text of [
+    "movd mm1, eax",
+    "movq mm1, rax",
+    "movd mm1, dword ptr [rdi]",
+    "movd eax, mm1",
+    "movq rax, mm1",
+    "movd dword ptr [rdi], mm1",
+    "movq mm1, mm2",
+    "movq mm1, qword ptr [rdi]",
+    "movq qword ptr [rdi], mm1",
+    "movntq qword ptr [rdi], mm1",
+    "movq2dq xmm1, mm2",
+    "movdq2q mm1, xmm2",
+    "maskmovq mm1, mm2",
+    "pmovmskb eax, mm1",
+    "pinsrw mm1, eax, 2",
+    "pinsrw mm1, eax, 7",
+    "pinsrw mm1, word ptr [rdi], 1",
+    "pextrw eax, mm1, 2",
+    "pextrw eax, mm1, 5",
+    "emms",
+  ])
+    mm(text, 40);
+  return out;
+}
