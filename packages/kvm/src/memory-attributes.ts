@@ -34,15 +34,20 @@ export class PrivateRanges {
   }
 
   has(frame: number): boolean {
+    return this.hasAll(frame, frame + 1);
+  }
+
+  /** Whether all of [start, end), which is not empty, is in the set. */
+  hasAll(start: number, end: number): boolean {
     const ranges = this.#ranges;
     let low = 0;
     let high = ranges.length - 1;
     while (low <= high) {
       const middle = (low + high) >> 1;
-      const { start, end } = ranges[middle];
-      if (frame < start) high = middle - 1;
-      else if (frame >= end) low = middle + 1;
-      else return true;
+      const range = ranges[middle];
+      if (start < range.start) high = middle - 1;
+      else if (start >= range.end) low = middle + 1;
+      else return end <= range.end;
     }
     return false;
   }

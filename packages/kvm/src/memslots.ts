@@ -15,7 +15,13 @@ export interface Memslot {
   readonly memfd: GuestMemfd | null;
   /** Bytes in the file. */
   readonly memfdOffset: number;
+  /** 2 MiB units (gfn / 512) that the guest wants in 4 KiB pages (KVM_LPAGE_GUEST_INHIBIT_FLAG). */
+  readonly inhibited: Set<number>;
 }
+
+/** Index into the guest_memfd of a guest frame. */
+export const memfdIndex = (slot: Memslot, gfn: number): number =>
+  slot.memfdOffset / PAGE_SIZE + gfn - slot.base;
 
 /** The page frame of user memory behind a guest frame. */
 export const sharedPage = (slot: Memslot, gfn: number): Pfn =>

@@ -38,15 +38,32 @@ const NAMES = new Map<number, string>(Object.entries(KvmIoctl).map(([name, nr]) 
 /** ns that the process sleeps when nothing says for how long. */
 const IDLE_NS = 1_000_000;
 
+/** Parameters of the kvm_intel module, as far as there is a choice. */
+export interface KvmParameters {
+  /**
+   * Maps TDs' private memory in pages of 2 MiB where it can, as the series "KVM: TDX huge page support" does; false:
+   * in pages of 4 KiB only, as upstream. Default true.
+   */
+  readonly tdx_huge_page: boolean;
+}
+const DEFAULT_PARAMETERS: KvmParameters = { tdx_huge_page: true };
+
 export class KvmProcess {
   readonly memory: AddressSpace;
   readonly trace: Trace;
+  readonly parameters: KvmParameters;
   readonly #files = new Map<number, File>();
   #nextFd = 3;
   readonly #tscHz: number;
   readonly #bootTsc: bigint;
 
-  constructor(readonly host: LinuxHost) {
+  constructor(
+    readonly host: LinuxHost,
+    parameters: Partial<KvmParameters> = {},
+  ) {
+    this.parameters = { ...DEFAULT_PARAMETERS, ...parameters };
+    const { tdx_huge_page } = this.parameters;
+    host.sysfs.create("/sys/module/kvm_intel/parameters/tdx_huge_page", () => (tdx_huge_page ? "Y" : "N"));
     this.memory = host.createAddressSpace();
     this.trace = host.trace;
     const lp = host.lps[0];

@@ -17,6 +17,7 @@ import {
   type KvmTdxCmd,
   type KvmUserspaceMemoryRegion2,
   PAGE_SIZE,
+  type Pfn,
 } from "@swtdx/abi";
 import type { LogicalProcessor, UserMapping } from "@swtdx/linux-host";
 import { GuestMemfd } from "./guest-memfd.js";
@@ -205,9 +206,10 @@ export class Vm {
     if (flags !== 0n || size <= 0 || size % PAGE_SIZE !== 0) return -Errno.EINVAL;
     const { host } = this.process;
     const lp = host.lps[0];
-    const memfd = new GuestMemfd(size, host.pages, (page) => {
-      lp.memZero((page * PAGE_SIZE) as HpaAndKeyId, PAGE_SIZE);
-    });
+    const scrub = (page: Pfn, count: number): void => {
+      lp.memZero((page * PAGE_SIZE) as HpaAndKeyId, count * PAGE_SIZE);
+    };
+    const memfd = new GuestMemfd(size, host.pages, scrub, this.process.parameters.tdx_huge_page);
     memfd.onInvalidate = (first, count) => {
       for (const slot of this.slots.all) {
         if (slot.memfd !== memfd) continue;
@@ -259,6 +261,7 @@ export class Vm {
       mappingOffset,
       memfd,
       memfdOffset: guest_memfd_offset,
+      inhibited: new Set(),
     });
     return 0;
   }

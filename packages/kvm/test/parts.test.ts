@@ -24,6 +24,11 @@ describe("PrivateRanges", () => {
             else model.delete(frame);
         }
         for (let frame = 0; frame < 90; frame++) expect(ranges.has(frame)).toBe(model.has(frame));
+        for (let start = 0; start < 80; start++)
+          for (const length of [1, 2, 8])
+            expect(ranges.hasAll(start, start + length)).toBe(
+              Array.from({ length }, (_, i) => start + i).every((frame) => model.has(frame)),
+            );
       }),
     );
   });

@@ -24,6 +24,7 @@ describe("PageAllocator", () => {
               align: fc.constantFrom(1, 4, 64),
             }),
             fc.record({ kind: fc.constant("free" as const), which: fc.nat() }),
+            fc.record({ kind: fc.constant("split" as const), which: fc.nat() }),
           ),
           { maxLength: 150 },
         ),
@@ -49,6 +50,12 @@ describe("PageAllocator", () => {
               const head = allocator.allocContigPages(step.pages, "b", step.align);
               take(head, step.pages, -1);
               if (head !== null) expect(head % step.align).toBe(0);
+            } else if (step.kind === "split") {
+              const which = step.which % Math.max(held.length, 1);
+              if (!held[which] || held[which].order < 0) continue;
+              const [{ head, pages, order }] = held.splice(which, 1);
+              allocator.splitPages(head, order);
+              for (let i = 0; i < pages; i++) held.push({ head: (head + i) as Pfn, pages: 1, order: 0 });
             } else if (held.length > 0) {
               const [one] = held.splice(step.which % held.length, 1);
               for (let page: number = one.head; page < one.head + one.pages; page++) used.delete(page);

@@ -263,6 +263,10 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
     if (this.trace.on.MC) this.trace.emit({ type: "MC", lp: this.index, hpa });
   }
 
+  newVmcsIdentity(): number {
+    return ++this.unit.lastVmcs;
+  }
+
   pconfig(key: KeyProgram): ValueOutcome<number> {
     if (this.phys.keyIdBits === 0) return GP0;
     // Private KeyIDs are programmed from SEAM only.
@@ -320,7 +324,7 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
     return this.vmx.entryFailure;
   }
   guestMemoryInstruction(): MemoryInstruction | null {
-    return this.vmx.current ? this.unit.memoryInstruction(this.vmx.current.pa) : null;
+    return this.vmx.current ? this.unit.memoryInstruction(this.vmx.current.identity) : null;
   }
   vmEntered(): void {
     if (this.trace.on.VMENTRY)

@@ -43,6 +43,8 @@ export class ProcessorUnit implements ProcessorInterface {
   readonly packageMsrs = new Map<number, bigint>();
   readonly tscHz: number;
   readonly reports: ReportUnit;
+  /** The newest identity of a VMCS. */
+  lastVmcs = 0;
   readonly #engines: readonly ExecutionEngine[];
   readonly #factories = new Map<string, SeamFirmwareFactory>();
   #pSeamldr: LoadedFirmware | null = null;

@@ -20,6 +20,7 @@ import {
   type KvmTdxInitVm,
   metadataFieldId,
   PAGE_SIZE,
+  PAGE_SIZE_LEVEL,
   type Pfn,
   statusIs,
   TD_METADATA,
@@ -39,7 +40,8 @@ import {
   type TdxSysInfo,
 } from "@swtdx/linux-host";
 import { fillCpuid } from "../x86/cpuid.js";
-import { sharedPage } from "../memslots.js";
+import type { GuestMemfd } from "../guest-memfd.js";
+import { memfdIndex, type Memslot, sharedPage } from "../memslots.js";
 import { reclaimPage, SecureEpt } from "../mmu/secure-ept.js";
 import { Ept, SHARED_EPT } from "../mmu/ept.js";
 import { POSTED_INTR_VECTOR, type Vcpu } from "../vcpu.js";
@@ -60,6 +62,11 @@ const PID_CONTROL = 32;
 const NON_RECOVERABLE = 1n << 62n;
 const ERROR = 1n << 63n;
 const KEY_ID_SHIFT = 46;
+/** Pages of 4 KiB in 2 MiB. */
+const HUGE_PAGES = 512;
+/** The level that TDG.MEM.PAGE.ACCEPT asked for, in the extended exit qualification. */
+const acceptLevel = (extended: bigint): number => Number((extended >> 32n) & 7n);
+type PrivateSlot = Memslot & { memfd: GuestMemfd };
 /** RBX, RSP and RBP are not among TDH.VP.ENTER's operands with NO_RBP_MOD; RAX is the leaf. */
 const VP_ENTER_GPRS: readonly number[] = [2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
@@ -417,12 +424,35 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     return 0;
   }
 
-  /** The guest_memfd page of a private guest frame, or null. */
-  #privatePage(gfn: number): Pfn | null {
+  /** The slot of a private guest frame, if it has a guest_memfd. */
+  #privateSlot(gfn: number): PrivateSlot | null {
     const { vm } = this.td;
     const slot = vm.slots.find(gfn);
-    if (!slot?.memfd || !vm.privateRanges.has(gfn)) return null;
-    return slot.memfd.page(slot.memfdOffset / PAGE_SIZE + gfn - slot.base);
+    return slot?.memfd && vm.privateRanges.has(gfn) ? (slot as PrivateSlot) : null;
+  }
+
+  /** The guest_memfd page of a private guest frame, or null. */
+  #privatePage(gfn: number): Pfn | null {
+    const slot = this.#privateSlot(gfn);
+    return slot && slot.memfd.page(memfdIndex(slot, gfn));
+  }
+
+  /** Whether the 2 MiB around a guest frame may be mapped as one page. */
+  #isHugeAllowed(slot: PrivateSlot, gfn: number): boolean {
+    const { vm, sept } = this.td;
+    if (!vm.process.parameters.tdx_huge_page) return false;
+    const unit = Math.floor(gfn / HUGE_PAGES);
+    const first = unit * HUGE_PAGES;
+    return (
+      first >= slot.base &&
+      first + HUGE_PAGES <= slot.base + slot.pages &&
+      memfdIndex(slot, first) % HUGE_PAGES === 0 &&
+      !slot.inhibited.has(unit) &&
+      // No mixed attributes; and what is mapped small stays so.
+      vm.privateRanges.hasAll(first, first + HUGE_PAGES) &&
+      !sept!.hasPageTable(gfn) &&
+      slot.memfd.isHuge(memfdIndex(slot, gfn))
+    );
   }
 
   /** KVM_TDX_GET_CPUID. */
@@ -545,6 +575,12 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     const gfn = Number((gpa & ~td.sharedBit) / BigInt(PAGE_SIZE));
     if ((gpa & td.sharedBit) !== 0n) return this.#sharedFault(gfn);
     const type = Number(this.gprs[Gpr.RDX] & 0xfn);
+    const slot = this.#privateSlot(gfn);
+    if (!slot) return this.vcpu.exitMemoryFault(gfn, KVM_MEMORY_EXIT_FLAG_PRIVATE);
+    if (type === VMX_EEQ_TYPE.ACCEPT && acceptLevel(this.gprs[Gpr.RDX]) === PAGE_SIZE_LEVEL.PT_4KB) {
+      slot.inhibited.add(Math.floor(gfn / HUGE_PAGES));
+      td.sept!.split(gfn);
+    }
     if (td.sept!.isMapped(gfn)) {
       if (type === VMX_EEQ_TYPE.PENDING_EPT_VIOLATION) {
         // The guest touched what it has not accepted: it will never get past this.
@@ -553,9 +589,11 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
       }
       return RunResult.CONTINUE;
     }
-    const page = this.#privatePage(gfn);
-    if (page === null) return this.vcpu.exitMemoryFault(gfn, KVM_MEMORY_EXIT_FLAG_PRIVATE);
-    const status = td.sept!.aug(gfn, page);
+    const page = slot.memfd.page(memfdIndex(slot, gfn));
+    const huge = this.#isHugeAllowed(slot, gfn);
+    const inUnit = huge ? gfn % HUGE_PAGES : 0;
+    const level = huge ? PAGE_SIZE_LEVEL.PT_2MB : PAGE_SIZE_LEVEL.PT_4KB;
+    const status = td.sept!.aug(gfn - inUnit, (page - inUnit) as Pfn, level);
     if (status === 0n || isBusy(status)) return RunResult.CONTINUE;
     td.vm.dead = true;
     return -Errno.EIO;

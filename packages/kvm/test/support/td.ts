@@ -24,7 +24,7 @@ import { SeededRandom } from "@swtdx/crypto";
 import { LinuxHost } from "@swtdx/linux-host";
 import { Arena, MemoryController } from "@swtdx/mktme";
 import { buildModuleImage, buildSeamldrAcm, registerTdxFirmware } from "@swtdx/tdx-module";
-import { KvmProcess } from "../../src/index.js";
+import { type KvmParameters, KvmProcess } from "../../src/index.js";
 
 const PAGE = 4096;
 export const RAM_SIZE = 8 * 2 ** 20;
@@ -35,7 +35,10 @@ const PDPT = 2 ** 32 - 3 * PAGE;
 export const SHARED_ALIAS = 2n ** 32n;
 const SHARED_BIT = 1n << 47n;
 
-export function powerOn(program: GuestProgram = idle, { lps = 1 } = {}) {
+export function powerOn(
+  program: GuestProgram = idle,
+  { lps = 1, ...parameters }: { lps?: number } & Partial<KvmParameters> = {},
+) {
   const trace = new Trace();
   const events: TraceEvent[] = [];
   const random = new SeededRandom(new TextEncoder().encode("kvm"));
@@ -48,7 +51,7 @@ export function powerOn(program: GuestProgram = idle, { lps = 1 } = {}) {
   const firmware = { buildSeamldr: buildSeamldrAcm, module: buildModuleImage() };
   const host = LinuxHost.boot({ processor, memoryBytes, trace, firmware });
   trace.subscribe((event) => events.push(event));
-  return { host, memory, trace, events, kvm: new KvmProcess(host) };
+  return { host, memory, trace, events, kvm: new KvmProcess(host, parameters) };
 }
 
 function* idle(): Guest<void> {}
@@ -236,9 +239,9 @@ export class Td {
   }
 }
 
-/** TDG.MEM.PAGE.ACCEPT of a 4 KiB page. @returns its status */
-export function* accept(gpa: number): Guest<bigint> {
-  return (yield* guest.tdcall({ rax: 6n, rcx: BigInt(gpa) })).rax;
+/** TDG.MEM.PAGE.ACCEPT of a page of 4 KiB, or 2 MiB (level 1). @returns its status */
+export function* accept(gpa: number, level = 0): Guest<bigint> {
+  return (yield* guest.tdcall({ rax: 6n, rcx: BigInt(gpa + level) })).rax;
 }
 /** TDG.VP.VMCALL. @returns R10 */
 export function* vmcall(r11: bigint, r12 = 0n, r13 = 0n, r14 = 0n, r15 = 0n): Guest<bigint> {

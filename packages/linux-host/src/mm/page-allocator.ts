@@ -71,6 +71,16 @@ export class PageAllocator {
     this.#merge(head, order);
   }
 
+  /**
+   * Makes 2^order single pages of a block, to be freed one by one, as split_page().
+   * @throws BadPageError when the block was not allocated so
+   */
+  splitPages(head: Pfn, order: number): void {
+    const { owner } = this.#check(head, 2 ** order);
+    for (let page = head as number; page < head + 2 ** order; page++)
+      this.#allocated.set(page, { pages: 1, owner });
+  }
+
   /** One page; null is ENOMEM. */
   allocPage(owner: string): Pfn | null {
     return this.allocPages(0, owner);
@@ -122,12 +132,17 @@ export class PageAllocator {
     this.#usage.set(owner, (this.#usage.get(owner) ?? 0) + pages);
   }
 
-  #forget(head: number, pages: number): void {
+  #check(head: number, pages: number): Allocation {
     const allocation = this.#allocated.get(head);
     if (allocation?.pages !== pages)
       throw new BadPageError(
-        `freeing ${pages} pages at frame ${head}: ${allocation ? `${allocation.pages} were allocated there` : "not allocated"}`,
+        `${pages} pages at frame ${head}: ${allocation ? `${allocation.pages} were allocated there` : "not allocated"}`,
       );
+    return allocation;
+  }
+
+  #forget(head: number, pages: number): void {
+    const allocation = this.#check(head, pages);
     this.#allocated.delete(head);
     const left = this.#usage.get(allocation.owner)! - pages;
     if (left === 0) this.#usage.delete(allocation.owner);

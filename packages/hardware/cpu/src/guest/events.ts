@@ -71,7 +71,7 @@ export abstract class GuestEvents extends GuestMemory {
     return this.host.index;
   }
   get vmcs(): number {
-    return this.v.pa;
+    return this.v.identity;
   }
 
   retire(count: number): void {

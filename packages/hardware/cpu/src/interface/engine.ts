@@ -39,7 +39,7 @@ export interface GuestContext {
   /** Arena that holds frames: `translate` gives offsets in it. */
   readonly buffer: ArrayBufferLike;
   readonly event: GuestEvent;
-  /** Address (HPA with KeyID bits) of the current VMCS: what continuations belong to. */
+  /** Identity of the current VMCS, another for one that was cleared and made anew: what continuations belong to. */
   readonly vmcs: number;
   /** CPL 0..3. */
   readonly cpl: number;

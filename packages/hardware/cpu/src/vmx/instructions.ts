@@ -36,6 +36,8 @@ export interface VmxOwner {
   /** VMX abort: the logical processor shuts down. */
   vmxAbort(): never;
   vmEntered(): void;
+  /** A number that no VMCS of this processor has. */
+  newVmcsIdentity(): number;
 }
 
 /** VMX state of a logical processor. */
@@ -144,6 +146,7 @@ export class Vmx {
     if (revision < 0) return { kind: "fault", vector: 18, errorCode: null, address: vmcs.hpa };
     if (revision !== VMCS_REVISION) return this.fail(VmxError.VMPTRLD_WRONG_REVISION);
     this.release(seam);
+    if (vmcs.identity === 0) vmcs.identity = this.lp.newVmcsIdentity();
     this.current = vmcs;
     return OK;
   }

@@ -2,7 +2,7 @@
  * A VMCS: its region in DRAM and the processor's copy while it is active. Intel SDM vol. 3C section 25.2, 25.11.
  *
  * The region (4 KiB, of which VMCS_REGION_SIZE bytes are used): revision identifier, VMX-abort indicator, launch
- * state, then 8 bytes for each field in the order of the field table. While active it lives in the processor;
+ * state, identity, then 8 bytes for each field in the order of the field table. While active it lives in the processor;
  * VMCLEAR, and becoming not current, write it back under the KeyID it was loaded with.
  */
 import type { PhysicalMemory } from "../memory/physical.js";
@@ -23,6 +23,8 @@ export class Vmcs {
   /** Field values as low and high halves, by index in the table. */
   readonly data = new Uint32Array(FIELD_COUNT * 2);
   launched = false;
+  /** Which VMCS this is: a new number for a region that software cleared. 0: it is not known yet. */
+  identity = 0;
   /**
    * Controls and host state passed the checks of VM entry and no VMWRITE changed one since: checking them again gives
    * the same. (What the checks depend on besides, the KeyID partition, is locked by then.)
@@ -105,6 +107,7 @@ export class Vmcs {
     const words = this.#words;
     const { data } = this;
     this.launched = words[2] === 1;
+    this.identity = words[3];
     let same = true;
     for (let i = 0; i < data.length; i++) {
       const word = words[DATA_OFFSET / 4 + i];
@@ -119,6 +122,7 @@ export class Vmcs {
   /** Writes the region back; revision and abort indicator keep their bytes. */
   store(phys: PhysicalMemory, seam: boolean): number {
     this.#words[2] = this.launched ? 1 : 0;
+    this.#words[3] = this.identity;
     this.#words.set(this.data, DATA_OFFSET / 4);
     return phys.write(this.hpa + 8, this.keyId, this.#stored, seam);
   }
