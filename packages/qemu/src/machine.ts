@@ -1,15 +1,15 @@
 /**
  * A machine: q35 with firmware, as a Trust Domain. Built by the constructor the way QEMU builds one, run by `run`.
  */
-import { FW_CFG, KVM_X86_DEFAULT_VM, KVM_X86_TDX_VM, Trace } from "@swtdx/abi";
+import { KVM_X86_DEFAULT_VM, KVM_X86_TDX_VM, Trace } from "@swtdx/abi";
 import { Kvm, type KvmRam, type KvmVcpu } from "./accel/kvm.js";
 import type { Syscalls } from "./accel/syscalls.js";
 import { type Outcome, VcpuRunner } from "./accel/vcpu-loop.js";
-import { addAcpiTables } from "./acpi/build.js";
 import { OptionError } from "./errors.js";
 import { addLinuxBoot } from "./firmware/linux-loader.js";
 import { isMultiboot, loadMultiboot, multibootState } from "./firmware/multiboot.js";
 import { checkImageSize } from "./firmware/tdvf.js";
+import { fillFwCfg } from "./hw/i386/fw-cfg-files.js";
 import { isaGsi, Q35Board, VIRTIO_MAX } from "./hw/i386/q35.js";
 import { IOAPIC_PINS } from "./hw/intc/ioapic.js";
 import { attachTestDevices } from "./hw/misc/pc-testdev.js";
@@ -17,7 +17,7 @@ import { type BlockBackend, VirtioBlk } from "./hw/virtio/virtio-blk.js";
 import type { VirtioBackend } from "./hw/virtio/virtio-pci.js";
 import { VirtioRng } from "./hw/virtio/virtio-rng.js";
 import { GuestMemory } from "./memory/guest-memory.js";
-import { e820Table, encodeE820, layoutMemory, type MemoryMap } from "./memory/memory-map.js";
+import { layoutMemory, type MemoryMap } from "./memory/memory-map.js";
 import { buildCpuModel, parseCpuOption } from "./target/cpu-model.js";
 import { TrustDomain, type TrustDomainOptions } from "./target/trust-domain.js";
 
@@ -32,6 +32,8 @@ export interface MachineOptions extends TrustDomainOptions {
   readonly memoryBytes?: number;
   /** vCPUs, default 1. */
   readonly smp?: number;
+  /** Machine type: whose ACPI and SMBIOS tables the guest gets. Default pc-q35-10.1, the first that has TDX. */
+  readonly machine?: string;
   /** `host[,±feature…]`. */
   readonly cpu?: string;
   /** A Linux kernel for the firmware to start; in an ordinary VM also a Multiboot kernel, which runs without firmware. */
@@ -65,6 +67,7 @@ export const MAX_VCPUS = 255;
 const MEMORY_DEFAULT = 512 * 2 ** 20;
 /** How much of an ordinary VM's firmware is seen below 1 MiB. */
 const ISA_BIOS_SIZE = 128 * 1024;
+const MACHINE_DEFAULT = "pc-q35-10.1";
 const RTC_START_DEFAULT = Date.UTC(2026, 0, 1) / 1000;
 
 /** Run states that a machine can be in, as QMP names them. */
@@ -100,6 +103,9 @@ export class Machine {
     const smp = options.smp ?? 1;
     if (!Number.isInteger(smp) || smp < 1 || smp > MAX_VCPUS)
       throw new OptionError("smp", `${smp}; from 1 to ${MAX_VCPUS} can be had`);
+    const machine = options.machine ?? MACHINE_DEFAULT;
+    if (!/^pc-q35-\d+\.\d+$/.test(machine))
+      throw new OptionError("machine", `"${machine}"; only pc-q35-VERSION can be had`);
     const cpu = parseCpuOption(options.cpu ?? "host");
     const biosName = options.biosName ?? "bios";
     checkImageSize(options.bios, biosName);
@@ -125,11 +131,18 @@ export class Machine {
         throw new OptionError("cpu", `${model.unavailable.join(", ")} cannot be had here`);
       const memory = new GuestMemory(addMemory(kvm, map, td ? null : options.bios));
       this.board = this.#buildBoard(options, memory, map, smp);
-      fillFwCfg(this.board, options, map, smp);
+      fillFwCfg(this.board, {
+        vcpus: smp,
+        map,
+        machine,
+        cpuid1: model.vcpuCpuid(0).find((entry) => entry.function === 1)!,
+        kernel: options.kernel !== undefined && !startsWithoutFirmware(options),
+      });
+      addBootFiles(this.board, options, map);
       td?.init(kvm, model);
       for (let i = 0; i < smp; i++) kvm.setCpuid(kvm.createVcpu(i), model.vcpuCpuid(i));
       td?.launch(kvm, memory);
-      if (options.kernel && !td && isMultiboot(options.kernel))
+      if (options.kernel && startsWithoutFirmware(options))
         startMultiboot(kvm, memory, options.kernel, options, map);
       this.#runner = new VcpuRunner(kvm, this.#handlers());
     } catch (error) {
@@ -338,6 +351,10 @@ function addMemory(kvm: Kvm, map: MemoryMap, rom: Uint8Array | null): KvmRam[] {
   return ram;
 }
 
+/** A Multiboot kernel of an ordinary VM. */
+const startsWithoutFirmware = ({ kernel, plain = false }: MachineOptions): boolean =>
+  kernel !== undefined && plain && isMultiboot(kernel);
+
 /** The kernel is in memory, and the first vCPU at its entry. */
 function startMultiboot(
   kvm: Kvm,
@@ -352,17 +369,9 @@ function startMultiboot(
   kvm.setState(vcpu, multibootState(image, kvm.getState(vcpu)));
 }
 
-function fillFwCfg(board: Q35Board, options: MachineOptions, map: MemoryMap, smp: number): void {
-  const { fwCfg } = board;
-  fwCfg.addU16(FW_CFG.NB_CPUS, smp);
-  fwCfg.addU16(FW_CFG.MAX_CPUS, smp);
-  fwCfg.addU64(FW_CFG.RAM_SIZE, map.below4g.length + map.above4g.length);
-  fwCfg.addU16(FW_CFG.NOGRAPHIC, 1);
-  fwCfg.addU16(FW_CFG.BOOT_MENU, 0);
-  fwCfg.addBytes(FW_CFG.UUID, new Uint8Array(16));
-  fwCfg.addFile("etc/e820", encodeE820(e820Table(map)));
-  addAcpiTables(board, { vcpus: smp, map });
-  if (options.kernel && !(options.plain && isMultiboot(options.kernel))) {
+/** fw_cfg items for a kernel that firmware starts, and the caller's own files. */
+function addBootFiles({ fwCfg }: Q35Board, options: MachineOptions, map: MemoryMap): void {
+  if (options.kernel && !startsWithoutFirmware(options)) {
     const { kernel, initrd, append, shim } = options;
     addLinuxBoot(fwCfg, { kernel, initrd, append, shim }, map.below4g.length);
   } else if (!options.kernel)

@@ -215,7 +215,7 @@ const chipset = () => {
   const pm = new Ich9Pm({
     now: () => now,
     sci: (level) => lpc.setSci(level),
-    poweroff: () => events.push("poweroff"),
+    sleep: (state) => events.push(state),
   });
   const bus = new PciBus(ports, mmio);
   const lpc = new Ich9Lpc(ports, mmio, pm, (pin, level) => gsis.set(pin, level));
@@ -290,15 +290,16 @@ describe("q35 chipset", () => {
     expect(ports.read(0x608, 4)).toBe(0xffffffff);
     expect(ports.read(0x408, 4)).not.toBe(0xffffffff);
   });
-  it("powers off by SLP_TYP S5, not by another", () => {
+  it("tells which state it is to sleep in", () => {
     const { ports, write, events } = chipset();
     write(ICH9_LPC_DEVFN, 0x40, 4, 0x601);
     write(ICH9_LPC_DEVFN, 0x44, 1, 0x80);
     expect(ports.read(0x604, 2)).toBe(ACPI_PM1_CNT.SCI_EN);
     ports.write(0x604, 2, 0x2400);
-    expect(events).toEqual([]);
+    ports.write(0x604, 2, 0x2c00);
+    expect(events).toEqual(["S3"]);
     ports.write(0x604, 2, 0x2001);
-    expect(events).toEqual(["poweroff"]);
+    expect(events).toEqual(["S3", "S5"]);
     expect(ports.read(0x604, 2)).toBe(1);
   });
   it("raises the SCI for the power button until the status is cleared", () => {

@@ -108,7 +108,7 @@ describe("virtio-pci", () => {
     const { device, caps, mmio, common } = setup(new VirtioBlk(new MemoryDrive(image()), "s"));
     expect(device.readConfig(0, 4)).toBe(0x10421af4);
     expect(device.readConfig(8, 1)).toBe(1);
-    expect([...caps.keys()]).toEqual([1, 3, 4, 2, 5]);
+    expect([...caps.keys()]).toEqual([5, 2, 4, 3, 1]);
     expect(caps.get(4)).toEqual({ bar: 4, offset: 0x2000, length: 0x1000 });
     mmio.write(common, 4, 1);
     expect(mmio.read(common + 4, 4)).toBe(3);

@@ -11,29 +11,27 @@ import {
 } from "@swtdx/abi";
 import type { Q35Board } from "../hw/i386/q35.js";
 import { PCIEXBAR_DEFAULT_ADDRESS } from "../hw/pci/q35-mch.js";
-import type { GpaRange, MemoryMap } from "../memory/memory-map.js";
-import { buildDsdt } from "./dsdt.js";
+import { FOUR_GIB, type GpaRange, type MemoryMap } from "../memory/memory-map.js";
+import { buildDsdt, type DsdtOptions } from "./dsdt.js";
 import { buildFacs, buildFadt, linkedPointer } from "./fadt.js";
 import { Blob, Linker } from "./linker.js";
 import { buildMadt } from "./madt.js";
 import { buildMcfg } from "./mcfg.js";
 
 /** Files are padded to this many bytes: their sizes must not change once the directory is read. */
-const TABLES_SIZE_UNIT = 0x4000;
+const TABLES_SIZE_UNIT = 0x20000;
 const SCRIPT_SIZE_UNIT = 0x1000;
 /** The FACS needs it. */
 const TABLES_ALIGN = 64;
 const RSDP_ALIGN = 16;
 /** RSDP of ACPI 1.0: up to and including the address of the RSDT. */
 const RSDP_SIZE = 20;
+const HOLE64_SIZE = 32 * 2 ** 30;
+const HOLE64_UNIT = 2 ** 30;
 /** WAET: one read of the PM timer is good. */
 const WAET_PM_TIMER_GOOD = 1 << 1;
 
-export interface AcpiOptions {
-  readonly vcpus: number;
-  readonly map: MemoryMap;
-  readonly ecam: GpaRange | null;
-}
+export type AcpiOptions = DsdtOptions;
 
 export interface AcpiFiles {
   readonly tables: Uint8Array;
@@ -76,13 +74,19 @@ export function buildAcpi(options: AcpiOptions): AcpiFiles {
 const ascii = (text: string): Uint8Array => new TextEncoder().encode(text);
 
 /** Offers the tables by fw_cfg. */
-export function addAcpiTables(board: Q35Board, options: Omit<AcpiOptions, "ecam">): void {
-  const build = () => buildAcpi({ ...options, ecam: board.mch.ecam });
+export function addAcpiTables(
+  board: Q35Board,
+  options: Pick<AcpiOptions, "vcpus" | "map" | "machine">,
+): void {
+  const { pci, mch } = board;
+  const functions = pci.functions().map(([devfn]) => devfn);
+  const build = (ecam: GpaRange | null) =>
+    buildAcpi({ ...options, ecam, hole64: hole64(options.map, pci.memory64()), functions });
   // The sizes are those of the tables with everything that firmware can turn on.
-  const first = buildAcpi({ ...options, ecam: { address: PCIEXBAR_DEFAULT_ADDRESS, length: 2 ** 28 } });
+  const first = build({ address: PCIEXBAR_DEFAULT_ADDRESS, length: 2 ** 28 });
   let latest: AcpiFiles | null = null;
   const refresh = (part: keyof AcpiFiles, size: number) => () => {
-    latest ??= build();
+    latest ??= build(mch.ecam);
     const bytes = new Uint8Array(size);
     bytes.set(latest[part].subarray(0, size));
     return bytes;
@@ -92,5 +96,15 @@ export function addAcpiTables(board: Q35Board, options: Omit<AcpiOptions, "ecam"
     [ACPI_RSDP_FILE, "rsdp"],
     [ACPI_TABLE_LOADER_FILE, "loader"],
   ];
-  for (const [name, part] of files) board.fwCfg.addFile(name, first[part], refresh(part, first[part].length));
+  for (const [name, part] of files)
+    board.fwCfg.addFile(name, first[part], { onSelect: refresh(part, first[part].length) });
 }
+
+/** The window for 64-bit BARs: from the lowest that firmware has placed, or from the end of RAM, 32 GiB or more. */
+function hole64(map: MemoryMap, used: GpaRange | null): GpaRange {
+  const ramEnd = Math.max(FOUR_GIB, map.above4g.address + map.above4g.length);
+  const address = used?.address ?? roundUp(ramEnd, HOLE64_UNIT);
+  const end = Math.max(used ? used.address + used.length : 0, roundUp(address + HOLE64_SIZE, HOLE64_UNIT));
+  return { address, length: end - address };
+}
+const roundUp = (value: number, unit: number): number => Math.ceil(value / unit) * unit;

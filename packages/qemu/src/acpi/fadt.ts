@@ -10,8 +10,8 @@ const LATENCY_NONE = 0xfff;
 const RTC_CENTURY = 0x32;
 const RESET_VALUE = 0x0f;
 const GPE0_BYTES = 16;
-/** Bit 1, "8042 present", is clear: nobody types, so an operating system need not look for a keyboard and a mouse. */
-const IAPC_BOOT_ARCH = 0;
+/** "8042 present". */
+const IAPC_BOOT_ARCH = 1 << 1;
 
 export function buildFacs(blob: Blob): number {
   const start = blob.length;

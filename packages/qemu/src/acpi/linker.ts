@@ -54,7 +54,9 @@ export class Linker {
   /** Firmware is to load `blob`, aligned to `align` bytes, in `zone` (BIOS_LINKER_LOADER_ZONE). */
   allocate(blob: Blob, align: number, zone: number): void {
     const { ALLOCATE: command } = BIOS_LINKER_LOADER_COMMAND;
-    this.#allocate.push(BIOS_LINKER_LOADER_ALLOCATE.encode({ command, file: ascii(blob.name), align, zone }));
+    this.#allocate.unshift(
+      BIOS_LINKER_LOADER_ALLOCATE.encode({ command, file: ascii(blob.name), align, zone }),
+    );
   }
 
   /** Writes to `offset` of `blob` a pointer to `target` of `source`, which firmware relocates. */
@@ -95,7 +97,7 @@ export class Linker {
     return start;
   }
 
-  /** The script: allocations first. */
+  /** The script: allocations first, the last one before the others as in QEMU. */
   script(): Uint8Array {
     const commands = [...this.#allocate, ...this.#link];
     const out = new Uint8Array(commands.length * BIOS_LINKER_LOADER_ALLOCATE.size);

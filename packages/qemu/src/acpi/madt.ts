@@ -14,14 +14,23 @@ const LEVEL_HIGH = 0x0d;
 /** ISA interrupts that PCI devices may share. */
 const PCI_IRQS = [5, 9, 10, 11] as const;
 
+/** The entry of a processor that is there. */
+export const madtLocalApic = (id: number): number[] => [
+  ACPI_MADT_TYPE.LOCAL_APIC,
+  8,
+  id,
+  id,
+  ENABLED,
+  0,
+  0,
+  0,
+];
+
 export function buildMadt(blob: Blob, linker: Linker, vcpus: number): number {
   return linker.table(blob, "APIC", 3, () => {
     blob.int(LOCAL_APIC_ADDRESS, 4);
     blob.int(0, 4);
-    for (let id = 0; id < vcpus; id++) {
-      blob.append([ACPI_MADT_TYPE.LOCAL_APIC, 8, id, id]);
-      blob.int(ENABLED, 4);
-    }
+    for (let id = 0; id < vcpus; id++) blob.append(madtLocalApic(id));
     blob.append([ACPI_MADT_TYPE.IO_APIC, 12, IOAPIC_ID, 0]);
     blob.int(IOAPIC_ADDRESS, 4);
     blob.int(0, 4);

@@ -23,8 +23,8 @@ export interface Ich9PmActions {
   readonly now: Now;
   /** Level of the system control interrupt. */
   sci(level: boolean): void;
-  /** Software wrote SLP_EN with the SLP_TYP of S5. */
-  poweroff(): void;
+  /** Software wrote SLP_EN with the SLP_TYP of this state. */
+  sleep(state: keyof typeof ACPI_SLP_TYP): void;
 }
 
 export class Ich9Pm implements IoRegion {
@@ -108,8 +108,9 @@ export class Ich9Pm implements IoRegion {
   #writeControl(value: number): void {
     this.#control = value & ~ACPI_PM1_CNT.SLP_EN;
     if (!(value & ACPI_PM1_CNT.SLP_EN)) return;
-    // S3 and S4 are not offered: their objects are not in the DSDT, and nothing happens here either.
-    if (((value >> ACPI_PM1_CNT.SLP_TYP_SHIFT) & 7) === ACPI_SLP_TYP.S5) this.actions.poweroff();
+    const type = (value >> ACPI_PM1_CNT.SLP_TYP_SHIFT) & 7;
+    const state = Object.entries(ACPI_SLP_TYP).find(([, slpTyp]) => slpTyp === type)?.[0];
+    if (state) this.actions.sleep(state as keyof typeof ACPI_SLP_TYP);
   }
 
   #update(): void {

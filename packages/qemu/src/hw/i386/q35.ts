@@ -7,7 +7,9 @@ import { Timers } from "../../clock.js";
 import { AddressSpace } from "../../memory/address-space.js";
 import type { DmaMemory } from "../../memory/guest-memory.js";
 import type { MemoryMap } from "../../memory/memory-map.js";
+import { CpuHotplug } from "../acpi/cpu-hotplug.js";
 import { Ich9Pm } from "../acpi/ich9-pm.js";
+import { PCI_HOTPLUG, PciHotplug } from "../acpi/pci-hotplug.js";
 import { COM1, Serial, UART_REGISTERS } from "../char/serial.js";
 import { I8042, I8042_IRQ } from "../input/i8042.js";
 import { IoApic, IOAPIC_ADDRESS, IOAPIC_SIZE, type MsiMessage } from "../intc/ioapic.js";
@@ -70,7 +72,8 @@ export class Q35Board {
       (this.pm = new Ich9Pm({
         now: options.now,
         sci: (level) => lpc.setSci(level),
-        poweroff: () => options.poweroff("ACPI S5"),
+        // Nothing wakes this machine: whichever state it sleeps in, it is off.
+        sleep: (state) => options.poweroff(`ACPI ${state}`),
       })),
       (gsi, level) => this.ioapic.setIrq(gsi, level),
     );
@@ -86,6 +89,8 @@ export class Q35Board {
       });
       this.pci.add(devfn(slot, 0), device);
     });
+    ports.map(PCI_HOTPLUG.PORT, PCI_HOTPLUG.SIZE, new PciHotplug());
+    new CpuHotplug(ports, options.vcpus);
     ports.map(RESET_CONTROL.PORT, 1, new ResetControl(reset));
 
     this.serial = new Serial((byte) => options.serial(byte), isaIrq(COM1.IRQ));

@@ -189,3 +189,4 @@ export class I8042 {
 }
 
 export const I8042_IRQ = 1;
+export const I8042_MOUSE_IRQ = 12;

@@ -15,9 +15,12 @@ const LPC = {
   ACPI_CTRL: 0x44,
   PIRQA_ROUT: 0x60,
   PIRQE_ROUT: 0x68,
+  ENABLES: 0x82,
   RCBA: 0xf0,
 } as const;
 const ACPI_CTRL = { EN: 0x80, SCI_IRQ: 0x07 } as const;
+/** COM1 is decoded. */
+const LPC_EN_COM1 = 0x01;
 const PMBASE_IO = 0x1;
 const PIRQ_DISABLED = 0x80;
 const RCBA_EN = 0x1;
@@ -50,7 +53,7 @@ export class Ich9Lpc extends PciDevice {
       multiFunction: true,
     });
     this.view.setUint32(LPC.PMBASE, PMBASE_IO, true);
-    this.setWritable(LPC.PMBASE, 4, 0xff80);
+    this.config[LPC.ENABLES] = LPC_EN_COM1;
     this.config.fill(PIRQ_DISABLED, LPC.PIRQA_ROUT, LPC.PIRQA_ROUT + 4);
     this.config.fill(PIRQ_DISABLED, LPC.PIRQE_ROUT, LPC.PIRQE_ROUT + 4);
     this.config[PCI.INTERRUPT_LINE] = 0;

@@ -19,10 +19,22 @@ import type { DmaMemory } from "../../memory/guest-memory.js";
 const ENTRY_MASK = 0xffff & ~(FW_CFG_WRITE_CHANNEL | FW_CFG_ARCH_LOCAL);
 const SIGNATURE_BYTES = new TextEncoder().encode(FW_CFG_DMA_SIGNATURE);
 
+export interface FileOptions {
+  /** Gives the contents anew (of the same size) whenever the guest selects the file. */
+  readonly onSelect?: () => Uint8Array;
+  /** The guest may write into `data`, by DMA. */
+  readonly writable?: boolean;
+}
+interface File extends FileOptions {
+  readonly data: Uint8Array;
+}
+
 export class FwCfg {
   readonly #items = new Map<number, Uint8Array>();
-  readonly #files = new Map<string, { data: Uint8Array; onSelect?: () => Uint8Array }>();
+  readonly #files = new Map<string, File>();
   readonly #onSelect = new Map<number, () => Uint8Array>();
+  /** Items that the guest may write. */
+  readonly #writable = new Set<number>();
   #directoryStale = true;
   #current: number = FW_CFG.SIGNATURE;
   #offset = 0;
@@ -57,15 +69,15 @@ export class FwCfg {
     this.addBytes(selector, new TextEncoder().encode(`${text}\0`));
   }
   /**
-   * A file item; the directory is sorted by name, as QEMU keeps it. `onSelect` gives the contents anew (of the same
-   * size) whenever the guest selects the file. @throws RangeError beyond the slots.
+   * A file item; the directory is sorted by name, as QEMU keeps it. @throws RangeError
+   * beyond the slots.
    */
-  addFile(name: string, data: Uint8Array, onSelect?: () => Uint8Array): void {
+  addFile(name: string, data: Uint8Array, options: FileOptions = {}): void {
     if (new TextEncoder().encode(name).length >= FW_CFG_FILE_NAME_SIZE)
       throw new RangeError(`fw_cfg file name ${name} is longer than ${FW_CFG_FILE_NAME_SIZE - 1} bytes`);
     if (!this.#files.has(name) && this.#files.size >= FW_CFG_FILE_SLOTS)
       throw new RangeError(`fw_cfg has ${FW_CFG_FILE_SLOTS} files`);
-    this.#files.set(name, { data, onSelect });
+    this.#files.set(name, { data, ...options });
     this.#directoryStale = true;
   }
   /** A file's contents, or null: for tests and the monitor. */
@@ -89,11 +101,14 @@ export class FwCfg {
     this.#directoryStale = false;
     const names = [...this.#files.keys()].sort();
     const entries = names.map((name, i) => {
-      const { data, onSelect } = this.#files.get(name)!;
-      this.#items.set(FW_CFG.FILE_FIRST + i, data);
-      if (onSelect) this.#onSelect.set(FW_CFG.FILE_FIRST + i, onSelect);
-      else this.#onSelect.delete(FW_CFG.FILE_FIRST + i);
-      return { name, select: FW_CFG.FILE_FIRST + i, size: data.length };
+      const { data, onSelect, writable } = this.#files.get(name)!;
+      const select = FW_CFG.FILE_FIRST + i;
+      this.#items.set(select, data);
+      if (onSelect) this.#onSelect.set(select, onSelect);
+      else this.#onSelect.delete(select);
+      if (writable) this.#writable.add(select);
+      else this.#writable.delete(select);
+      return { name, select, size: data.length };
     });
     this.#items.set(FW_CFG.FILE_DIR, encodeFwCfgDirectory(entries));
   }
@@ -155,8 +170,7 @@ export class FwCfg {
     if (control & FW_CFG_DMA_CTL.READ) {
       if (length > 0 && !this.#dmaRead(target, length, data)) error = FW_CFG_DMA_CTL.ERROR;
     } else if (control & FW_CFG_DMA_CTL.WRITE) {
-      // No item of this machine may be written.
-      if (length > 0) error = FW_CFG_DMA_CTL.ERROR;
+      if (length > 0 && !this.#dmaWrite(target, length, data)) error = FW_CFG_DMA_CTL.ERROR;
     } else if (control & FW_CFG_DMA_CTL.SKIP) this.#offset = Math.min(data.length, this.#offset + length);
     this.#finish(address, error);
   }
@@ -171,6 +185,16 @@ export class FwCfg {
     for (let done = part.length; done < length; done += zeros.length)
       if (!this.dma.write(target + done, zeros.subarray(0, Math.min(zeros.length, length - done))))
         return false;
+    return true;
+  }
+
+  /** Fills the rest of a writable item from guest memory; it must fit. */
+  #dmaWrite(source: number, length: number, data: Uint8Array): boolean {
+    if (!this.#writable.has(this.#current) || length > data.length - this.#offset) return false;
+    const bytes = new Uint8Array(length);
+    if (!this.dma.read(source, bytes)) return false;
+    data.set(bytes, this.#offset);
+    this.#offset += length;
     return true;
   }
 

@@ -3,6 +3,7 @@
  * specification 3.0, chapter 6; write masks as QEMU's hw/pci/pci.c sets them up.
  */
 import type { AddressSpace, IoRegion } from "../../memory/address-space.js";
+import { FOUR_GIB, type GpaRange } from "../../memory/memory-map.js";
 
 export const PCI = {
   VENDOR_ID: 0x00,
@@ -115,6 +116,13 @@ export class PciDevice {
   /** Called once when the function is put on a bus. */
   plug(ports: AddressSpace, mmio: AddressSpace): void {
     this.#spaces = { ports, mmio };
+  }
+
+  /** Where its 64-bit BARs above 4 GiB are. */
+  memory64(): GpaRange[] {
+    return [...this.#bars.values()].flatMap(({ kind, address, size }) =>
+      kind === "mem64" && address !== null && address >= FOUR_GIB ? [{ address, length: size }] : [],
+    );
   }
 
   readConfig(offset: number, size: number): number {

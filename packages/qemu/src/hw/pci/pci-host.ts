@@ -3,6 +3,7 @@
  * PCI Local Bus specification 3.0, 3.2.2.3.2; PCI Express base specification, 7.2.2. One bus.
  */
 import type { AddressSpace, IoRegion } from "../../memory/address-space.js";
+import type { GpaRange } from "../../memory/memory-map.js";
 import type { PciDevice } from "./pci-device.js";
 
 export const PCI_CONFIG_ADDRESS = 0xcf8;
@@ -32,6 +33,14 @@ export class PciBus {
   /** The functions, by device and function number in order. */
   functions(): [number, PciDevice][] {
     return [...this.#functions].sort(([a], [b]) => a - b);
+  }
+
+  /** The range of all 64-bit BARs above 4 GiB that are decoded, or null. */
+  memory64(): GpaRange | null {
+    const bars = [...this.#functions.values()].flatMap((device) => device.memory64());
+    if (bars.length === 0) return null;
+    const address = Math.min(...bars.map((bar) => bar.address));
+    return { address, length: Math.max(...bars.map((bar) => bar.address + bar.length)) - address };
   }
 
   #read(bus: number, at: number, offset: number, size: number): number {

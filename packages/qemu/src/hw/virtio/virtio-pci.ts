@@ -102,13 +102,13 @@ export class VirtioPci extends PciDevice {
       (1n << BigInt(VIRTIO_F.ACCESS_PLATFORM));
     this.#queues = Array.from({ length: backend.queues }, () => new Virtqueue(options.memory));
     this.config[PCI.INTERRUPT_PIN] = 1;
-    this.#msix = new Msix(this, 0x98, BAR_MSIX, backend.queues + 1, (message) => options.sendMsi(message));
-    this.#capability(0x84, CFG.PCI, 0, 0, 20);
+    this.#capability(0x40, CFG.COMMON, LAYOUT.COMMON, LAYOUT.PART, 16);
+    this.#capability(0x50, CFG.ISR, LAYOUT.ISR, LAYOUT.PART, 16);
+    this.#capability(0x60, CFG.DEVICE, LAYOUT.DEVICE, LAYOUT.PART, 16);
     this.#capability(0x70, CFG.NOTIFY, LAYOUT.NOTIFY, LAYOUT.PART, 20);
     this.view.setUint32(0x70 + 16, NOTIFY_MULTIPLIER, true);
-    this.#capability(0x60, CFG.DEVICE, LAYOUT.DEVICE, LAYOUT.PART, 16);
-    this.#capability(0x50, CFG.ISR, LAYOUT.ISR, LAYOUT.PART, 16);
-    this.#capability(0x40, CFG.COMMON, LAYOUT.COMMON, LAYOUT.PART, 16);
+    this.#capability(0x84, CFG.PCI, 0, 0, 20);
+    this.#msix = new Msix(this, 0x98, BAR_MSIX, backend.queues + 1, (message) => options.sendMsi(message));
     this.setWritable(0x84 + 4, 1, 0xff);
     this.setWritable(0x84 + 8, 4, 0xffffffff);
     this.setWritable(0x84 + 12, 4, 0xffffffff);
