@@ -125,6 +125,8 @@ export interface X86Environment {
    * before the instruction there.
    */
   arrive?(core: X86Core): boolean;
+  /** FERR# is asserted: an x87 exception was pending at a waiting instruction with CR0.NE = 0. */
+  floatError?(core: X86Core): void;
   /** Triple fault. */
   shutdown(core: X86Core): void;
 }

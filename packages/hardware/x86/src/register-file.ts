@@ -41,7 +41,7 @@ export const REG = {
   SYSENTER_EIP: 536,
   TSC_AUX: 544,
   PAT: 552,
-  /** 32-bit each: PKRU, MXCSR, x87 control, status, tag (full 16-bit form), last opcode. */
+  /** 32-bit each: PKRU, MXCSR, x87 control, status, tag (16-bit form; 3 empty, else not), last opcode. */
   PKRU: 560,
   MXCSR: 564,
   FCW: 568,
@@ -56,7 +56,7 @@ export const REG = {
   ACTIVITY: 604,
   /** Instructions retired since reset. */
   INSTRUCTIONS: 608,
-  /** x87/MMX registers, 16 bytes each (10 used). */
+  /** x87 registers R0..R7, which are MM0..MM7, 16 bytes each (10 used). ST(n) is R(TOP + n). */
   ST: 640,
   /** Vector registers 0..15, 64 bytes each (XMM, YMM, ZMM parts of one register). */
   ZMM: 768,

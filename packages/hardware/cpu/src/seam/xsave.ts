@@ -73,6 +73,8 @@ function loadLanes(u32: Uint32Array, lane: number, offset: number): void {
   }
 }
 
+const topOf = (fsw: number): number => (fsw >>> 11) & 7;
+
 export function xsaves(lp: SeamContext, pa: Hpa, keyId: KeyId, mask: bigint): void {
   const wanted = requested(lp, mask);
   const { regs } = lp;
@@ -91,7 +93,9 @@ export function xsaves(lp: SeamContext, pa: Hpa, keyId: KeyId, mask: bigint): vo
     words[3] = u32[REG.FIP / 4 + 1];
     words[4] = u32[REG.FDP / 4];
     words[5] = u32[REG.FDP / 4 + 1];
-    for (let i = 0; i < 32; i++) words[8 + i] = u32[REG.ST / 4 + i];
+    // ST(0) first.
+    const first = topOf(regs.get32(REG.FSW)) * 4;
+    for (let i = 0; i < 32; i++) words[8 + i] = u32[REG.ST / 4 + ((first + i) & 31)];
   }
   words[6] = regs.get32(REG.MXCSR);
   words[7] = 0xffff;
@@ -142,7 +146,8 @@ export function xrstors(lp: SeamContext, pa: Hpa, keyId: KeyId, mask: bigint): v
     u32[REG.FIP / 4 + 1] = words[3];
     u32[REG.FDP / 4] = words[4];
     u32[REG.FDP / 4 + 1] = words[5];
-    for (let i = 0; i < 32; i++) u32[REG.ST / 4 + i] = words[8 + i];
+    const first = topOf(regs.get32(REG.FSW)) * 4;
+    for (let i = 0; i < 32; i++) u32[REG.ST / 4 + ((first + i) & 31)] = words[8 + i];
   } else if (wanted & 1) {
     regs.set32(REG.FCW, 0x37f);
     regs.set32(REG.FSW, 0);

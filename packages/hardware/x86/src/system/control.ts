@@ -2,7 +2,7 @@
 import { CR0, CR4, RFLAGS } from "../bits.js";
 import type { X86Core } from "../core.js";
 import { ControlSource, Hook, type PolicyInstruction } from "../environment.js";
-import { ENGINE, Mode, RECORD, Status, Vector } from "../layout.js";
+import { Mode, RECORD, Status, Vector } from "../layout.js";
 import { REG, RegisterFile, SEG, SegmentRegister } from "../register-file.js";
 import {
   FAULTED,
@@ -268,7 +268,6 @@ const xgetbv: Operation = (core) => {
   core.set64(16, value >> 32n);
   return Status.NEXT;
 };
-const wait: Operation = (core) => (core.get32(ENGINE.FPU_BLOCK) & 32 ? core.raise(Vector.NM) : Status.NEXT);
 
 // --- instructions that are the environment's
 
@@ -338,7 +337,6 @@ export const controlOperations: Record<string, Operation> = {
   clac: smapFlag(false),
   stac: smapFlag(true),
   xgetbv,
-  wait,
   serialize: () => Status.NEXT,
   cpuid: policy("cpuid", false),
   rdmsr: policy("rdmsr", true),

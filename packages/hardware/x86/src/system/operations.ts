@@ -8,7 +8,7 @@ import { mmxOperations } from "./mmx.js";
 import { portOperations } from "./ports.js";
 import { stateOperations } from "./state.js";
 import { vectorOperations } from "./vector.js";
-import { x87Operations } from "./x87-control.js";
+import { x87Operations } from "./x87.js";
 import { syscallOperations } from "./syscalls.js";
 
 /**

@@ -6,6 +6,8 @@ import { REG } from "../register-file.js";
 import { FAULTED, readOperand, writeOperand } from "./memory.js";
 import type { Operation } from "./operations.js";
 import { requireSse } from "./vector.js";
+import { setControl } from "./x87-control.js";
+import { abridgedTag, getTop, initialize, setAbridgedTag, summarize } from "./x87-state.js";
 
 const MXCSR_MASK = 0xffff;
 /** Component sizes and offsets in the standard format: x87 and SSE (legacy area), AVX. */
@@ -31,57 +33,38 @@ class Area {
   }
 }
 
-/** The abridged tag byte: a bit a register that is not empty. */
-function abridgedTag(ftw: number): number {
-  let tag = 0;
-  for (let n = 0; n < 8; n++) if (((ftw >> (2 * n)) & 3) !== 3) tag |= 1 << n;
-  return tag;
-}
-/** The full tag word again: valid, zero, special or empty, from the registers' contents. */
-function fullTag(core: X86Core, tag: number): number {
-  const top = (core.get32(REG.FSW) >> 11) & 7;
-  let full = 0;
-  for (let physical = 0; physical < 8; physical++) {
-    let kind = 3;
-    if ((tag >> physical) & 1) {
-      const at = REG.ST + ((physical - top) & 7) * 16;
-      const mantissa = core.get64(at);
-      const exponent = core.get32(at + 8) & 0x7fff;
-      if (exponent === 0 && mantissa === 0n) kind = 1;
-      else kind = exponent === 0 || exponent === 0x7fff || mantissa >> 63n === 0n ? 2 : 0;
-    }
-    full |= kind << (2 * physical);
-  }
-  return full;
-}
-
 function saveX87(core: X86Core, area: Area, wide: boolean): boolean {
   const fcw = BigInt(core.get32(REG.FCW) & 0xffff);
   const fsw = BigInt(core.get32(REG.FSW) & 0xffff);
-  const tag = BigInt(abridgedTag(core.get32(REG.FTW)));
+  const tag = BigInt(abridgedTag(core));
   const fop = BigInt(core.get32(REG.FOP) & 0x7ff);
   const mask = wide ? 0xffffffffffffffffn : 0xffffffffn;
   if (!area.set(0, fcw | (fsw << 16n) | (tag << 32n) | (fop << 48n))) return false;
   if (!area.set(8, core.get64(REG.FIP) & mask)) return false;
   if (!area.set(16, core.get64(REG.FDP) & mask)) return false;
+  const top = getTop(core);
   for (let n = 0; n < 8; n++) {
-    if (!area.set(32 + n * 16, core.get64(REG.ST + n * 16))) return false;
-    if (!area.set(40 + n * 16, core.get64(REG.ST + n * 16 + 8) & 0xffffn)) return false;
+    const register = REG.ST + ((top + n) & 7) * 16;
+    if (!area.set(32 + n * 16, core.get64(register))) return false;
+    if (!area.set(40 + n * 16, core.get64(register + 8) & 0xffffn)) return false;
   }
   return true;
 }
 function loadX87(core: X86Core, area: Area): void {
   const control = area.get(0);
-  core.set32(REG.FCW, Number(control & 0xffffn) | 0x40);
+  setControl(core, Number(control & 0xffffn));
   core.set32(REG.FSW, Number((control >> 16n) & 0xffffn));
   core.set32(REG.FOP, Number((control >> 48n) & 0x7ffn));
   core.set64(REG.FIP, area.get(8));
   core.set64(REG.FDP, area.get(16));
+  const top = getTop(core);
   for (let n = 0; n < 8; n++) {
-    core.set64(REG.ST + n * 16, area.get(32 + n * 16));
-    core.set64(REG.ST + n * 16 + 8, area.get(40 + n * 16) & 0xffffn);
+    const register = REG.ST + ((top + n) & 7) * 16;
+    core.set64(register, area.get(32 + n * 16));
+    core.set64(register + 8, area.get(40 + n * 16) & 0xffffn);
   }
-  core.set32(REG.FTW, fullTag(core, Number((control >> 32n) & 0xffn)));
+  setAbridgedTag(core, Number((control >> 32n) & 0xffn));
+  summarize(core);
 }
 const vectorCount = (core: X86Core) => (core.code64 ? 16 : 8);
 function saveMxcsr(core: X86Core, area: Area): boolean {
@@ -102,12 +85,7 @@ function loadXmm(core: X86Core, area: Area | undefined): void {
   }
 }
 function initX87(core: X86Core): void {
-  core.set32(REG.FCW, 0x37f);
-  core.set32(REG.FSW, 0);
-  core.set32(REG.FTW, 0xffff);
-  core.set32(REG.FOP, 0);
-  core.set64(REG.FIP, 0n);
-  core.set64(REG.FDP, 0n);
+  initialize(core);
   for (let n = 0; n < 16; n++) core.set64(REG.ST + n * 8, 0n);
 }
 /** #NM, and #GP for an address that is not aligned. NEXT if neither. */

@@ -1,62 +1,78 @@
-/**
- * x87 control instructions, which firmware and kernels use to find and initialise the unit: FNINIT, FNCLEX, FLDCW,
- * FNSTCW, FNSTSW. Data transfers are in x87-move.ts. x87 arithmetic is not
- * here: those opcodes raise #UD.
- * SDM vol. 1 ch. 8, vol. 2.
- */
+/** x87 control: FNINIT, FNCLEX, FLDCW, FNSTCW, FNSTSW, FINCSTP, FDECSTP, FFREE, FNOP. SDM vol. 1 ch. 8.3.11, vol. 2. */
 import type { X86Core } from "../core.js";
-import { ENGINE, FpuBlock, Status, Vector } from "../layout.js";
+import { Status } from "../layout.js";
 import { REG } from "../register-file.js";
-import { FAULTED, fieldA, readOperand, writeOperand } from "./memory.js";
-import type { Operation } from "./operations.js";
-import { move } from "./x87-move.js";
+import { type Row, operand, writes, written } from "./x87-move.js";
+import { FSW, getTop, initialize, pop, setEmpty, setTop, summarize } from "./x87-state.js";
 
-/** Opcode's low three bits and ModRM.reg of the memory forms; opcode's low bits and ModRM of the register forms. */
-const FLDCW = 0x105;
-const FNSTCW = 0x107;
-const FNSTSW_MEMORY = 0x507;
-const FNINIT = 0x3e3;
-const FNCLEX = 0x3e2;
-const FNSTSW_AX = 0x7e0;
+/** Bits of the control word that can be written; bit 6 is always set. */
+const WRITABLE = 0x1f3f;
 
-function control(core: X86Core, pc: number, memory: boolean): number {
-  const field = fieldA(core, pc);
-  const which = memory ? (field & 0x700) | ((field >> 3) & 7) : field;
-  switch (which) {
-    case FLDCW: {
-      const value = readOperand(core, pc, 2);
-      if (value === FAULTED) return core.status;
-      core.set32(REG.FCW, Number(value) | 0x40);
-      return Status.NEXT;
-    }
-    case FNSTCW:
-      return writeOperand(core, pc, 2, BigInt(core.get32(REG.FCW) & 0xffff)) ? Status.NEXT : core.status;
-    case FNSTSW_MEMORY:
-      return writeOperand(core, pc, 2, BigInt(core.get32(REG.FSW) & 0xffff)) ? Status.NEXT : core.status;
-    case FNSTSW_AX:
-      core.dv.setUint16(core.regs.base, core.get32(REG.FSW), true);
-      return Status.NEXT;
-    case FNINIT:
-      core.set32(REG.FCW, 0x37f);
-      core.set32(REG.FSW, 0);
-      core.set32(REG.FTW, 0xffff);
-      core.set32(REG.FOP, 0);
-      core.set64(REG.FIP, 0n);
-      core.set64(REG.FDP, 0n);
-      return Status.NEXT;
-    case FNCLEX:
-      core.set32(REG.FSW, core.get32(REG.FSW) & 0x7f00);
-      return Status.NEXT;
-    default: {
-      const status = move(core, pc, which, memory);
-      return status < 0 ? core.raise(Vector.UD) : status;
-    }
-  }
+export function setControl(core: X86Core, value: number): void {
+  core.set32(REG.FCW, (value & WRITABLE) | 0x40);
 }
+const loadControl: Row = (core, pc) => {
+  const host = operand(core, pc, 2);
+  if (host === 0) return core.status;
+  setControl(core, core.dv.getUint16(host, true));
+  summarize(core);
+  return Status.NEXT;
+};
+const storeWord =
+  (register: number): Row =>
+  (core, pc) => {
+    const host = writes(core, pc, 2);
+    if (host === 0) return core.status;
+    core.dv.setUint16(host, core.get32(register), true);
+    written(core, host);
+    return Status.NEXT;
+  };
+const statusToAx: Row = (core) => {
+  core.dv.setUint16(core.regs.base, core.get32(REG.FSW), true);
+  return Status.NEXT;
+};
+const init: Row = (core) => {
+  initialize(core);
+  return Status.NEXT;
+};
+const clear: Row = (core) => {
+  core.set32(REG.FSW, core.get32(REG.FSW) & 0x7f00);
+  return Status.NEXT;
+};
+const turn =
+  (by: number): Row =>
+  (core) => {
+    setTop(core, getTop(core) + by);
+    core.set32(REG.FSW, core.get32(REG.FSW) & ~FSW.C1);
+    return Status.NEXT;
+  };
+const free =
+  (popping: boolean): Row =>
+  (core, _pc, n) => {
+    setEmpty(core, n, true);
+    core.set32(REG.FSW, core.get32(REG.FSW) & ~FSW.C1);
+    if (popping) pop(core);
+    return Status.NEXT;
+  };
+const nothing: Row = () => Status.NEXT;
 
-export const x87Operations: Record<string, Operation> = {
-  x87: (core, pc, _bits, memory) => {
-    if (core.get32(ENGINE.FPU_BLOCK) & FpuBlock.X87_NM) return core.raise(Vector.NM);
-    return control(core, pc, memory);
-  },
+/** Keys as in x87-move.ts. These look at no pending exception. */
+export const CONTROL_NO_WAIT: Record<string, Row> = {
+  "d9/7": storeWord(REG.FCW),
+  "dd/7": storeWord(REG.FSW),
+  "df e0": statusToAx,
+  "db e2": clear,
+  "db e3": init,
+  // FNENI, FNDISI and FNSETPM did something to the 8087 and the 287.
+  "db e0": nothing,
+  "db e1": nothing,
+  "db e4": nothing,
+};
+export const CONTROL: Record<string, Row> = {
+  "d9/5": loadControl,
+  "d9 d0": nothing,
+  "d9 f6": turn(-1),
+  "d9 f7": turn(1),
+  "dd c0+": free(false),
+  "df c0+": free(true),
 };
