@@ -148,3 +148,151 @@ describe("large pages", () => {
     for (let i = 0; i < 512; i++) expect(at.pageType(page + i * PAGE_SIZE)).toBe(PageType.PT_NDA);
   });
 });
+
+describe("operands of the functions for large pages", () => {
+  const { at, td, page, block } = build();
+  const [free, large, bare] = [at.page(), at.page(9), at.page()];
+  /** A page table with one page in it, and what is free beside them. */
+  const TABLE = LARGE + MIB2;
+  const FREE = LARGE + 2 * MIB2;
+  td.aug(TABLE);
+  block(LARGE + 1);
+  /** 2 MiB of which one page is in use. */
+  const mixed = at.page(9);
+  td.ok("TDH.MEM.PAGE.AUG", {
+    rcx: BigInt(TABLE + 8 * PAGE_SIZE),
+    rdx: td.handle,
+    r8: BigInt(mixed + 5 * PAGE_SIZE),
+  });
+  td.pages.set(TABLE + 8 * PAGE_SIZE, mixed + 5 * PAGE_SIZE);
+  const handle = td.handle;
+  const R = (code: bigint, operand: "RCX" | "RDX" | "R8") => withOperand(code, operand);
+  type Operand = readonly [value: bigint, status: bigint];
+
+  // In the order in which the module looks at them: RDX, then RCX, then R8.
+  const TDRS: Operand[] = [
+    [handle | 0x8000_0000_0000_0000n, R(S.TDX_OPERAND_INVALID, "RDX")],
+    [BigInt(bare), R(S.TDX_PAGE_METADATA_INCORRECT, "RDX")],
+    [1n << 40n, R(S.TDX_OPERAND_ADDR_RANGE_ERROR, "RDX")],
+  ];
+  const invalid = (...values: (number | bigint)[]): Operand[] =>
+    values.map((value) => [BigInt(value), R(S.TDX_OPERAND_INVALID, "RCX")]);
+  const walk = (...values: number[]): Operand[] =>
+    values.map((value) => [BigInt(value), R(S.TDX_EPT_WALK_FAILED, "RCX")]);
+  const state = (...values: number[]): Operand[] =>
+    values.map((value) => [BigInt(value), R(S.TDX_EPT_ENTRY_STATE_INCORRECT, "RCX")]);
+  const BEYOND: Operand[] = [
+    [BigInt(large) + 8n, R(S.TDX_OPERAND_INVALID, "R8")],
+    [BigInt(large) | (40n << 46n), R(S.TDX_OPERAND_INVALID, "R8")],
+    [1n << 40n, R(S.TDX_OPERAND_ADDR_RANGE_ERROR, "R8")],
+  ];
+  const PAGES: Operand[] = [
+    ...BEYOND,
+    [BigInt(td.pages.get(RESET_PAGE)!), R(S.TDX_PAGE_METADATA_INCORRECT, "R8")],
+    [BigInt(page + PAGE_SIZE), R(S.TDX_PAGE_METADATA_INCORRECT, "R8")],
+  ];
+  const shared = (1n << 47n) | BigInt(LARGE) | 1n;
+
+  test.each([
+    {
+      name: "TDH.MEM.PAGE.AUG" as const,
+      good: [FREE + 1, large],
+      bad: [
+        ...invalid(FREE + 2, FREE + PAGE_SIZE + 1, FREE + 9, shared, 1n << 52n),
+        ...walk(2 ** 40 + 1, FREE),
+        ...state(LARGE + 1, TABLE + 1, TABLE),
+      ],
+      pages: [
+        ...BEYOND,
+        [BigInt(large + PAGE_SIZE), R(S.TDX_OPERAND_INVALID, "R8")],
+        [BigInt(page), R(S.TDX_PAGE_METADATA_INCORRECT, "R8")],
+        [BigInt(mixed), R(S.TDX_PAGE_METADATA_INCORRECT, "R8")],
+      ] as Operand[],
+    },
+    {
+      name: "TDH.MEM.PAGE.DEMOTE" as const,
+      good: [LARGE + 1, free],
+      bad: [
+        ...invalid(LARGE, LARGE + 3, LARGE + PAGE_SIZE + 1, shared),
+        ...walk(2 ** 40 + 1),
+        ...state(FREE + 1, TABLE + 1),
+      ],
+      pages: PAGES,
+    },
+    {
+      name: "TDH.MEM.PAGE.PROMOTE" as const,
+      good: [TABLE + 1, 0],
+      bad: [
+        ...invalid(TABLE, TABLE + 3, TABLE + PAGE_SIZE + 1, shared),
+        ...walk(2 ** 40 + 1),
+        ...state(LARGE + 1, FREE + 1),
+        [BigInt(TABLE + 1), R(S.TDX_GPA_RANGE_NOT_BLOCKED, "RCX")] as Operand,
+      ],
+      pages: [],
+    },
+    {
+      name: "TDH.MEM.PAGE.REMOVE" as const,
+      good: [LARGE + 1, 0],
+      bad: [
+        ...invalid(LARGE + 3, LARGE + PAGE_SIZE + 1, shared),
+        ...walk(2 ** 40 + 1, LARGE),
+        ...state(FREE + 1, TABLE + 1),
+        [BigInt(TABLE), R(S.TDX_GPA_RANGE_NOT_BLOCKED, "RCX")] as Operand,
+      ],
+      pages: [],
+    },
+    {
+      name: "TDH.MEM.PAGE.RELOCATE" as const,
+      good: [TABLE, free],
+      bad: [
+        ...invalid(LARGE + 1, TABLE + 8),
+        ...walk(2 ** 40, LARGE),
+        ...state(TABLE + PAGE_SIZE),
+        [BigInt(TABLE), R(S.TDX_GPA_RANGE_NOT_BLOCKED, "RCX")] as Operand,
+      ],
+      pages: [],
+    },
+  ])("$name: the first that is wrong is reported", ({ name, good, bad, pages }) => {
+    const fine = 0n;
+    const tdrs: Operand[] = [[handle, fine], ...TDRS];
+    const mappings: Operand[] = [[BigInt(good[0]), fine], ...bad];
+    const r8s: Operand[] = [[BigInt(good[1]), fine], ...pages];
+    for (const [rdx, wrongTdr] of tdrs)
+      for (const [rcx, wrongMapping] of mappings)
+        for (const [r8, wrongPage] of r8s) {
+          const expected = [wrongTdr, wrongMapping, wrongPage].find((status) => status !== fine);
+          if (expected === undefined) continue;
+          expect([rcx, rdx, r8, at.call(name, { rcx, rdx, r8 }).status]).toEqual([rcx, rdx, r8, expected]);
+        }
+  });
+
+  test("pages of 2 MiB go back whole, by their first address", () => {
+    const wbinvd = (hpa: number) => at.call("TDH.PHYMEM.PAGE.WBINVD", { rcx: BigInt(hpa) }).status;
+    const reclaim = (hpa: number) => at.call("TDH.PHYMEM.PAGE.RECLAIM", { rcx: BigInt(hpa) });
+    expect(wbinvd(page)).toBe(R(S.TDX_PAGE_METADATA_INCORRECT, "RCX"));
+    expect(wbinvd(page + PAGE_SIZE)).toBe(R(S.TDX_PAGE_METADATA_INCORRECT, "RCX"));
+    expect(reclaim(page)).toMatchObject({
+      status: S.TDX_LIFECYCLE_STATE_INCORRECT,
+      rcx: BigInt(PageType.PT_REG),
+      rdx: handle,
+      r8: 1n,
+    });
+    td.destroy();
+    expect(wbinvd(page + MIB2 - PAGE_SIZE)).toBe(0n);
+    expect(reclaim(page).status).toBe(R(S.TDX_PAGE_METADATA_INCORRECT, "RCX"));
+
+    const other = build();
+    const { at: host, td: second, page: block2 } = other;
+    host.call("TDH.VP.FLUSH", { rcx: BigInt(second.vcpus[0].tdvpr) });
+    second.ok("TDH.MNG.VPFLUSHDONE", { rcx: second.handle });
+    second.ok("TDH.PHYMEM.CACHE.WB");
+    second.ok("TDH.MNG.KEY.FREEID", { rcx: second.handle });
+    const part = host.call("TDH.PHYMEM.PAGE.RECLAIM", { rcx: BigInt(block2 + PAGE_SIZE) });
+    expect([part.status, part.rcx, part.r8]).toEqual([
+      R(S.TDX_OPERAND_INVALID, "RCX"),
+      BigInt(PageType.PT_REG),
+      1n,
+    ]);
+    expect(host.ok("TDH.PHYMEM.PAGE.RECLAIM", { rcx: BigInt(block2) }).r8).toBe(1n);
+  });
+});

@@ -148,6 +148,25 @@ describe("TDG.MEM.PAGE.ACCEPT", () => {
     expect(call(td, { RAX: ACCEPT, RCX: 0x401000n }).RAX).toBe(0x00000b0a_00000001n);
     td.map(0x600000, SeptState.PENDING, 1);
     expect(td.enter(tdcall({ RAX: ACCEPT, RCX: 0x601000n }))).toBe(48n);
+    // Requested level 0, found level 1: PENDING (2), a leaf.
+    expect(td.lp.regs.gpr(Gpr.RDX)).toBe(1n | (((1n << 3n) | (2n << 6n) | (1n << 14n)) << 32n));
+    td.map(0x800000, SeptState.PENDING_BLOCKED, 1);
+    for (const [rcx, level] of [
+      [0x800001n, 1n],
+      [0x801000n, 0n],
+    ]) {
+      expect(td.enter(tdcall({ RAX: ACCEPT, RCX: rcx }))).toBe(48n);
+      expect(td.lp.regs.gpr(Gpr.RDX)).toBe(1n | ((level | (1n << 3n) | (3n << 6n) | (1n << 14n)) << 32n));
+    }
+    // A page table that is blocked still is one.
+    td.map(0xa00000, SeptState.NL_BLOCKED, 1);
+    expect(call(td, { RAX: ACCEPT, RCX: 0xa00001n }).RAX).toBe(
+      withOperand(TDX_STATUS.TDX_PAGE_SIZE_MISMATCH, 1),
+    );
+    expect(td.enter(tdcall({ RAX: ACCEPT, RCX: 0xa00000n }))).toBe(48n);
+    // Level 1 is free.
+    expect(td.enter(tdcall({ RAX: ACCEPT, RCX: 0xc00001n }))).toBe(48n);
+    expect(td.lp.regs.gpr(Gpr.RDX)).toBe(1n | (((1n << 0n) | (1n << 3n)) << 32n));
   });
 
   test("2M: an interrupt stops it between 4K pages, and it goes on from there", () => {

@@ -3,8 +3,9 @@ import { TDX_STATUS, withOperand } from "@swtdx/abi";
 import type { SeamcallHandler } from "../call.js";
 import { Lock } from "../locks.js";
 import { Level, setPamtBepoch } from "../structures/pamt.js";
-import { SEPT_LOW, SeptLevel, SeptState } from "../structures/sept.js";
+import { SEPT_LOW, SeptLevel } from "../structures/sept.js";
 import { TDCS } from "../structures/tdcs.js";
+import { SEPT_BLOCKED } from "../tables/sept-state.js";
 import {
   implicitPamtEntry,
   lockAndWalkSept,
@@ -19,15 +20,6 @@ import {
   writeSeptAndUnlock,
 } from "./support.js";
 
-/** What each state becomes. */
-const BLOCKED: Partial<Record<SeptState, SeptState>> = {
-  [SeptState.NL_MAPPED]: SeptState.NL_BLOCKED,
-  [SeptState.MAPPED]: SeptState.BLOCKED,
-  [SeptState.BLOCKEDW]: SeptState.BLOCKED,
-  [SeptState.PENDING]: SeptState.PENDING_BLOCKED,
-  [SeptState.PENDING_BLOCKEDW]: SeptState.PENDING_BLOCKED,
-};
-
 /** RCX: GPA and level. RDX: HPA of the TDR. */
 export const tdhMemRangeBlock: SeamcallHandler = (call) => {
   const [mapping, handle] = [call.rcx, call.rdx];
@@ -40,7 +32,7 @@ export const tdhMemRangeBlock: SeamcallHandler = (call) => {
   if (status === TDX_STATUS.TDX_SUCCESS) status = lockSeptEntry(call);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
   const { sept } = call;
-  const next = BLOCKED[sept.state];
+  const next = SEPT_BLOCKED[sept.state];
   if (next === undefined || !septStateAllowed(call)) {
     if (!sept.info.anyBlocked) return septStateIncorrect(call);
     reportSept(call);

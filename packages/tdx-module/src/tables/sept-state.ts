@@ -1,6 +1,7 @@
 /**
- * Which interface functions work on a Secure EPT entry in which state.
- * Source: intel/tdx-module 1.5.05 include/auto_gen/sept_state_lookup.c (seamcall_sept_state_lookup).
+ * Which interface functions work on a Secure EPT entry in which state, and what blocking makes of it.
+ * Source: intel/tdx-module 1.5.05 include/auto_gen/sept_state_lookup.c (seamcall_sept_state_lookup),
+ * src/vmm_dispatcher/api_calls/tdh_mem_range_block.c, src/common/memory_handlers/sept_manager.h (sept_unblock).
  */
 import { SEPT_STATES, SeptState } from "../structures/sept.js";
 
@@ -30,6 +31,22 @@ const ALLOWED = new Map<number, boolean[]>(
     return [Number(leaf), allowed];
   }),
 );
+
+type Transitions = Readonly<Partial<Record<SeptState, SeptState>>>;
+/** What TDH.MEM.RANGE.BLOCK makes of each state. */
+export const SEPT_BLOCKED: Transitions = {
+  [SeptState.NL_MAPPED]: SeptState.NL_BLOCKED,
+  [SeptState.MAPPED]: SeptState.BLOCKED,
+  [SeptState.BLOCKEDW]: SeptState.BLOCKED,
+  [SeptState.PENDING]: SeptState.PENDING_BLOCKED,
+  [SeptState.PENDING_BLOCKEDW]: SeptState.PENDING_BLOCKED,
+};
+/** What it was: TDH.MEM.RANGE.UNBLOCK, and functions that end with an entry that is not blocked. */
+export const SEPT_UNBLOCKED: Transitions = {
+  [SeptState.NL_BLOCKED]: SeptState.NL_MAPPED,
+  [SeptState.BLOCKED]: SeptState.MAPPED,
+  [SeptState.PENDING_BLOCKED]: SeptState.PENDING,
+};
 
 /** Whether SEAMCALL leaf `leaf` may work on an entry in this state. */
 export const septStateIsSeamcallAllowed = (leaf: number, state: SeptState): boolean =>
