@@ -59,7 +59,15 @@ export interface X86CoreOptions {
 }
 
 const ARITHMETIC_FLAGS = 0x8d5;
-const STEP_RECORDS = 4;
+/** The instruction that is executed alone, and a STOP. */
+const STEP_RECORDS = 2;
+/** Longest instruction in bytes. */
+const MAX_LENGTH = 15;
+/** Instructions across two pages that are kept: a record, a LINK, and the bytes they come from. */
+const CROSSINGS = 2048;
+const CROSSING_SIZE = 3 * RECORD_SIZE;
+/** Frame, next frame, offset and code size. */
+const CROSSING_TAGS = 3;
 const EXEC_ENTRIES = 1024;
 const names = Object.keys(operations);
 const table: Operation[] = names.map((name) => operations[name]);
@@ -146,7 +154,8 @@ export class X86Core implements CodeUser {
   ];
   private readonly execTag = new Float64Array(EXEC_ENTRIES).fill(-1);
   private readonly execFrame = new Int32Array(EXEC_ENTRIES);
-  private readonly stepBytes = new Uint8Array(32);
+  private readonly crossings: number;
+  private readonly crossingTags = new Int32Array(CROSSINGS * CROSSING_TAGS).fill(-1);
 
   constructor(options: X86CoreOptions) {
     const { memory, regs, environment, codeFrames, reserve } = options;
@@ -159,6 +168,7 @@ export class X86Core implements CodeUser {
     this.dv = new DataView(memory.buffer);
     this.scratch = reserve(256, 64);
     this.step = reserve(STEP_RECORDS * RECORD_SIZE, 64);
+    this.crossings = reserve(CROSSINGS * CROSSING_SIZE, 64);
     this.tlb = reserve(TLB_SETS * TLB_SET_SIZE, 64);
     this.jumps = reserve(JUMP_ENTRIES * JUMP_ENTRY_SIZE, 64);
     const codeBytes = options.codeBytes ?? 32 << 20;
@@ -572,7 +582,6 @@ export class X86Core implements CodeUser {
     const code = this.mode & Mode.CODE_MASK;
     let low = this.get32(REG.RIP);
     let high = this.get32(REG.RIP + 4);
-    const ripLow = low;
     if (this.environment.arrive?.(this) === true) {
       this.set32(ENGINE.STATUS, Status.STOP);
       return 0;
@@ -596,7 +605,6 @@ export class X86Core implements CodeUser {
     const pc = this.cache.find(frame, code, offset);
     // RIP_BASE = RIP - offset in the page.
     this.set64(ENGINE.RIP_BASE, this.get64(REG.RIP) - BigInt(offset));
-    void ripLow;
     if (pc === 0) return this.crossing(frame, code, offset, low, high);
     if (entry) {
       const w = entry >> 2;
@@ -607,24 +615,49 @@ export class X86Core implements CodeUser {
     }
     return pc;
   }
-  /** An instruction that continues on the next page is decoded anew each time, from both pages. */
+  /**
+   * The record of an instruction that continues on the next page. It belongs to neither page's code: it is used again
+   * when frames and bytes are the same as when it was decoded.
+   */
   private crossing(frame: number, code: number, offset: number, low: number, high: number): number {
     const here = PAGE_SIZE - offset;
     const nextLow = ((low & ~0xfff) + PAGE_SIZE) | 0;
     const nextHigh = nextLow === 0 && this.long ? (high + 1) | 0 : high;
     const next = this.codeFrame(nextLow, nextHigh);
     if (next < 0) return 0;
-    this.stepBytes.set(this.u8.subarray(frame * PAGE_SIZE + offset, frame * PAGE_SIZE + PAGE_SIZE), 0);
-    this.stepBytes.set(this.u8.subarray(next * PAGE_SIZE, next * PAGE_SIZE + 16), here);
-    const status = this.decoder.decode(this.stepBytes, 0, here + 16, code);
-    this.cache.write(this.step, offset, status === Decoded.TRUNCATED ? Decoded.TOO_LONG : status, code);
-    this.cache.writeLink(this.step + RECORD_SIZE, offset + this.decoder.length, 0);
-    return this.step;
+    const index = (frame * MAX_LENGTH + here + code) & (CROSSINGS - 1);
+    const record = this.crossings + index * CROSSING_SIZE;
+    const key = (offset << 2) | code;
+    const { u8, i32, crossingTags: tags } = this;
+    const tag = index * CROSSING_TAGS;
+    const bytes = record + 2 * RECORD_SIZE;
+    let same = tags[tag] === frame && tags[tag + 1] === next && tags[tag + 2] === key;
+    const first = frame * PAGE_SIZE + offset;
+    const second = next * PAGE_SIZE - here;
+    for (let i = 0; i < MAX_LENGTH && same; i++) same = u8[bytes + i] === u8[(i < here ? first : second) + i];
+    if (same) return record;
+    for (let i = 0; i < MAX_LENGTH; i++) u8[bytes + i] = u8[(i < here ? first : second) + i];
+    tags[tag] = frame;
+    tags[tag + 1] = next;
+    tags[tag + 2] = key;
+    for (let i = 0; i < RECORD_SIZE >> 2; i++) i32[(record >> 2) + i] = 0;
+    const status = this.decoder.decode(u8, bytes, bytes + MAX_LENGTH, code);
+    this.cache.write(record, offset, status === Decoded.TRUNCATED ? Decoded.TOO_LONG : status, code);
+    this.cache.writeLink(record + RECORD_SIZE, offset + this.decoder.length, 0);
+    return record;
+  }
+  private isCrossing(record: number): boolean {
+    return record >= this.crossings && record < this.crossings + CROSSINGS * CROSSING_SIZE;
   }
   private resolveInPage(pc: number): number {
     const flushes = this.cache.flushes;
     const target = this.find(0);
-    if (target !== 0 && target !== this.step && pc !== this.step && flushes === this.cache.flushes) {
+    if (
+      target !== 0 &&
+      !this.isCrossing(target) &&
+      !this.isCrossing(pc) &&
+      flushes === this.cache.flushes
+    ) {
       this.i32[(pc + RECORD.TARGET) >> 2] = target;
     }
     return target;
@@ -761,26 +794,16 @@ export class X86Core implements CodeUser {
     this.sliceBudget = RECORD_SIZE;
     this.set32(ENGINE.BUDGET, RECORD_SIZE);
     if (pc === 0) return this.status;
-    const copy = this.step + 2 * RECORD_SIZE;
-    if (pc === this.step) {
-      this.cache.writeLink(
-        this.step + RECORD_SIZE,
-        this.dv.getUint16(pc + RECORD.OFFSET, true) + this.u8[pc + RECORD.LENGTH],
-        0,
-        Handler.STOP,
-      );
-    } else {
-      this.u8.copyWithin(copy, pc, pc + RECORD_SIZE);
-      if (this.i32[(copy + RECORD.B) >> 2] === pc + RECORD.IMM)
-        this.i32[(copy + RECORD.B) >> 2] = copy + RECORD.IMM;
-      this.cache.writeLink(
-        copy + RECORD_SIZE,
-        this.dv.getUint16(pc + RECORD.OFFSET, true) + this.u8[pc + RECORD.LENGTH],
-        0,
-        Handler.STOP,
-      );
-    }
-    const first = pc === this.step ? pc : copy;
+    const copy = this.step;
+    this.u8.copyWithin(copy, pc, pc + RECORD_SIZE);
+    if (this.i32[(copy + RECORD.B) >> 2] === pc + RECORD.IMM)
+      this.i32[(copy + RECORD.B) >> 2] = copy + RECORD.IMM;
+    this.cache.writeLink(
+      copy + RECORD_SIZE,
+      this.dv.getUint16(pc + RECORD.OFFSET, true) + this.u8[pc + RECORD.LENGTH],
+      0,
+      Handler.STOP,
+    );
     // The interpreter looks RIP up first: let the jump cache answer with the step records.
     const low = this.get32(REG.RIP);
     const entry = this.jumps + (((low ^ (low >>> 13)) & (JUMP_ENTRIES - 1)) << 4);
@@ -788,7 +811,7 @@ export class X86Core implements CodeUser {
     this.i32[w] = low;
     this.i32[w + 1] = this.get32(REG.RIP + 4);
     this.i32[w + JUMP.KEY / 4] = key;
-    this.i32[w + JUMP.RECORD / 4] = first;
+    this.i32[w + JUMP.RECORD / 4] = copy;
     const status = this.fn.run();
     this.i32[w + JUMP.KEY / 4] = -1;
     return status;

@@ -60,6 +60,25 @@ test("code that changes is decoded again, in whichever way it changes", () => {
   expect(core.get64(0)).toBe(2n);
 });
 
+test("an instruction across two pages follows changes of either", () => {
+  const { core, base, environment } = load(0xe9, 0xf9, 0x0f, 0, 0); // JMP 0x1ffe
+  core.u8.set([0xb8, 1, 2, 3, 4, 0xf4], base + 0x1ffe); // MOV EAX, 0x04030201; HLT
+  const run = () => {
+    environment.halted = false;
+    core.set64(REG.RIP, 0x1000n);
+    core.run(100);
+    return core.get64(0);
+  };
+  expect([run(), run()]).toEqual([0x4030201n, 0x4030201n]);
+  core.u8[base + 0x2002] = 5;
+  expect(run()).toBe(0x5030201n);
+  core.u8[base + 0x1fff] = 9;
+  expect(run()).toBe(0x5030209n);
+  core.u8[base + 0x1ffe] = 0xbb; // MOV EBX
+  run();
+  expect(core.get64(24)).toBe(0x5030209n);
+});
+
 test("instructions that CPUID does not offer, and those that are none, raise #UD", () => {
   const absent = machine(1 << 20, (o) => new FlatEnvironment(o), new Set(["popcnt"]));
   for (const [m, code, vector] of [
