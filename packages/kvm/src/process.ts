@@ -55,7 +55,7 @@ export class KvmProcess {
   readonly #files = new Map<number, File>();
   #nextFd = 3;
   readonly #tscHz: number;
-  readonly #bootTsc: bigint;
+  readonly #bootTsc: number;
 
   constructor(
     readonly host: LinuxHost,
@@ -69,7 +69,7 @@ export class KvmProcess {
     const lp = host.lps[0];
     const { eax, ebx, ecx } = lp.cpuid(0x15);
     this.#tscHz = eax === 0 ? 2e9 : (ecx * ebx) / eax;
-    this.#bootTsc = lp.tsc;
+    this.#bootTsc = lp.tscNumber;
   }
 
   // ---- Time: the host's TSC
@@ -80,13 +80,14 @@ export class KvmProcess {
   }
   /** CLOCK_MONOTONIC in ns: the furthest that any processor has come. */
   now(): number {
-    let most = 0n;
-    for (const { tsc } of this.host.lps) if (tsc > most) most = tsc;
-    return (Number(most - this.#bootTsc) * 1e9) / this.#tscHz;
+    const { lps } = this.host;
+    let most = 0;
+    for (let i = 0; i < lps.length; i++) most = Math.max(most, lps[i].tscNumber);
+    return ((most - this.#bootTsc) * 1e9) / this.#tscHz;
   }
   /** TSC at a time of `now`. */
-  tscAt(ns: number): bigint {
-    return this.#bootTsc + BigInt(Math.ceil((ns * this.#tscHz) / 1e9));
+  tscAt(ns: number): number {
+    return this.#bootTsc + Math.ceil((ns * this.#tscHz) / 1e9);
   }
 
   /** No vCPU can run: time passes until `deadline` (ns), a guest's timer, or for a while. */
@@ -96,7 +97,7 @@ export class KvmProcess {
       if (file instanceof Vcpu) until = Math.min(until, file.lapic.deadline);
     if (until === Infinity) until = this.now() + IDLE_NS;
     const target = this.tscAt(until);
-    for (const lp of this.host.lps) if (lp.tsc < target) lp.advance(target - lp.tsc);
+    for (const lp of this.host.lps) if (lp.tscNumber < target) lp.advance(BigInt(target - lp.tscNumber));
   }
 
   // ---- Memory

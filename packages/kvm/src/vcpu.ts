@@ -19,7 +19,7 @@ import { Lapic } from "./x86/lapic.js";
 import { RunResult, type VcpuBackend } from "./x86/ops.js";
 
 /** TSC ticks that a vCPU runs at a stretch before KVM_RUN returns -EINTR. */
-const SLICE_TICKS = 2_000_000n;
+const SLICE_TICKS = 2_000_000;
 /** Vector of the host's own timer, and of posted-interrupt notifications. */
 const HOST_TIMER_VECTOR = 0xec;
 export const POSTED_INTR_VECTOR = 0xf2;
@@ -50,7 +50,7 @@ export class Vcpu {
   /** User space has an exit to handle. */
   #exitPending = false;
   /** TSC at which the current slice ends; null: none has begun. */
-  #sliceEnd: bigint | null = null;
+  #sliceEnd: number | null = null;
 
   constructor(
     readonly vm: Vm,
@@ -85,7 +85,8 @@ export class Vcpu {
     view.setUint8(33, size);
     view.setUint16(34, port, true);
     view.setUint32(36, count, true);
-    view.setBigUint64(40, BigInt(KVM_RUN_PIO_OFFSET), true);
+    view.setUint32(40, KVM_RUN_PIO_OFFSET, true);
+    view.setUint32(44, 0, true);
     view.setUint32(KVM_RUN_PIO_OFFSET, data, true);
     return this.exit(KvmExit.KVM_EXIT_IO);
   }
@@ -134,7 +135,7 @@ export class Vcpu {
     }
     if (this.run[IMMEDIATE_EXIT] !== 0) return -Errno.EINTR;
     const { lp } = this;
-    this.#sliceEnd ??= lp.tsc + SLICE_TICKS;
+    this.#sliceEnd ??= lp.tscNumber + SLICE_TICKS;
     for (;;) {
       this.lapic.tick();
       if (this.waitsForStartup) {
@@ -148,7 +149,7 @@ export class Vcpu {
         }
         this.halted = false;
       }
-      if (lp.tsc >= this.#sliceEnd) {
+      if (lp.tscNumber >= this.#sliceEnd) {
         this.#sliceEnd = null;
         return -Errno.EINTR;
       }

@@ -8,6 +8,8 @@ import type { TdxModule } from "./module.js";
 import { SeptEntry } from "./structures/sept.js";
 import { TdcsStructure } from "./structures/tdcs.js";
 import { TdrStructure } from "./structures/tdr.js";
+import { TdvpsStructure } from "./structures/tdvps.js";
+import { type GuestSidePlatform, VpContext } from "./entry/vp-context.js";
 
 export class SeamCall {
   readonly regs: RegisterFile;
@@ -24,6 +26,8 @@ export class SeamCall {
   #tdr: TdrStructure | null = null;
   #tdcs: TdcsStructure | null = null;
   #lastTdcs: TdcsStructure | null = null;
+  #lastTdvps: TdvpsStructure | null = null;
+  #lastVp: VpContext | null = null;
 
   constructor(
     readonly lp: SeamContext,
@@ -98,6 +102,26 @@ export class SeamCall {
       return last;
     }
     return (this.#lastTdcs = new TdcsStructure(tdr));
+  }
+
+  /** A vCPU's TDVPS, by its TDVPR; the TD is known. The object of the call before serves again. */
+  findTdvps(tdvpr: Hpa): TdvpsStructure {
+    const { hkid } = this.tdr;
+    const last = this.#lastTdvps;
+    if (last?.tdvprPa === tdvpr && last.keyId === hkid) {
+      last.unmap();
+      return last;
+    }
+    return (this.#lastTdvps = new TdvpsStructure(this.lp, tdvpr, hkid));
+  }
+  /** The vCPU that this call enters. */
+  vpContext(platform: GuestSidePlatform, tdvps: TdvpsStructure): VpContext {
+    const { tdr, tdcs } = this;
+    let vp = this.#lastVp;
+    if (vp === null || vp.tdvps !== tdvps || vp.tdcs !== tdcs || vp.platform !== platform)
+      vp = this.#lastVp = new VpContext(this.lp, platform, tdr, tdcs, tdvps, this.locks, this.vmm);
+    vp.begin(tdr.hkid);
+    return vp;
   }
 
   /** End of the call: nothing stays locked. */

@@ -36,11 +36,12 @@ export class TdxModule implements SeamFirmware {
   globalHkid = 0 as KeyId;
   /** Packages with the global key. */
   packageBitmap = 0n;
-  readonly lastTdvpr = new Map<number, number>();
+  readonly lastTdvpr: (number | undefined)[] = [];
   readonly #local = new Map<number, LocalData>();
   readonly #calls = new Map<number, SeamCall>();
   readonly #mrtd = new Map<number, MrtdContext>();
   #guestSide: GuestSidePlatform | null = null;
+  #vpEnterHost: VpEnterHost | null = null;
 
   constructor(
     readonly load: SeamLoad,
@@ -79,6 +80,8 @@ export class TdxModule implements SeamFirmware {
       keyIdShift: platform.keyIdShift,
       isSharedHpa: (pa, length) => this.isSharedHpa(pa, length),
     };
+    const { tscAdjust } = platform;
+    this.#vpEnterHost = { guestSide: this.#guestSide, tscAdjust, lastTdvpr: this.lastTdvpr };
     this.state = SysState.SYSINIT_DONE;
   }
 
@@ -87,7 +90,7 @@ export class TdxModule implements SeamFirmware {
     return { tdVmcsValues: vmcsValues, crFixed, ddpdSupported, keyIdShift, vmcsRevisionId };
   }
   get vpEnterHost(): VpEnterHost {
-    return { guestSide: this.#guestSide!, tscAdjust: this.platform.tscAdjust, lastTdvpr: this.lastTdvpr };
+    return this.#vpEnterHost!;
   }
   get guestSide(): GuestSidePlatform {
     return this.#guestSide!;

@@ -159,13 +159,13 @@ describe("TD entry and exit", () => {
     expect(td.enter()).toBe(TDX_STATUS.TDX_TSC_ROLLBACK);
     td.lp.msrs.set(0x3b, 1n);
     expect(td.enter()).toBe(withOperand(TDX_STATUS.TDX_INCONSISTENT_MSR, 0x3b));
-    expect(decodeVcpuAndFlags(0x2000n | (3n << 52n))).toEqual({
+    expect(decodeVcpuAndFlags(0x2000, 3 << 20)).toEqual({
       tdvpr: 0x2000,
       hostRecoverabilityHint: true,
       resumeL1: true,
     });
-    expect(decodeVcpuAndFlags(0x2001n)).toBeNull();
-    expect(decodeVcpuAndFlags(1n << 54n)).toBeNull();
+    expect(decodeVcpuAndFlags(0x2001, 0)).toBeNull();
+    expect(decodeVcpuAndFlags(0, 1 << 22)).toBeNull();
   });
 
   test("a vCPU that was here in an older TD epoch flushes its translations", () => {

@@ -26,7 +26,7 @@ describe("TDH.VP.ENTER", () => {
     expect(td.lp.readU16(run.pamtTdvpr, GLOBAL_HKID)).toBe(0);
     expect(td.lp.readU16(run.pamtTdr, GLOBAL_HKID)).toBe(0);
     expect(td.tdvps.get(TDVPS.VCPU_STATE)).toBe(VcpuState.VCPU_READY);
-    expect(run.host.lastTdvpr.get(td.lp.index)).toBe(td.tdvps.tdvprPa);
+    expect(run.host.lastTdvpr[td.lp.index]).toBe(td.tdvps.tdvprPa);
   });
 
   test("associates the vCPU with the logical processor, once", () => {

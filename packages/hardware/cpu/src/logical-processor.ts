@@ -5,7 +5,7 @@ import { Gpr, REG, RegisterFile, REGISTER_FILE_SIZE, SEG, SegmentRegister, Vecto
 import { LocalApic } from "./apic/local-apic.js";
 import { cpuid } from "./cpuid.js";
 import { Guest, type GuestServices } from "./guest/guest.js";
-import { Step, type MemoryInstruction } from "./interface/engine.js";
+import { Step, type ExecutionEngine, type MemoryInstruction } from "./interface/engine.js";
 import type {
   Fault,
   Outcome,
@@ -42,7 +42,9 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
   /** Clock: instructions retired and time let pass, in TSC ticks since reset. */
   ticks = 0;
   #tscOffset = 0n;
-  #tscDeadline = 0n;
+  #tscOffsetNumber = 0;
+  /** Of the timer, as a TSC value. */
+  #tscDeadline: bigint | number = 0n;
   #seam: SeamRootContext | null = null;
   /** Shut down in SEAM root mode or by a VMX abort. */
   #shutdown: string | null = null;
@@ -105,7 +107,7 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
     this.msrs.reset();
     if (this.index === 0) this.msrs.setRaw(0x1b, this.msrs.raw(0x1b) | 0x100n);
     this.ticks = 0;
-    this.#tscOffset = 0n;
+    this.setTscOffset(0n);
     this.#shutdown = null;
     this.#seam = null;
     this.vmx.reset();
@@ -122,7 +124,11 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
   get tsc(): bigint {
     return this.tscNow();
   }
+  get tscNumber(): number {
+    return this.#tscOffsetNumber < 0 ? Number(this.tscNow()) : this.ticks + this.#tscOffsetNumber;
+  }
   tscNow(): bigint {
+    if (this.#tscOffsetNumber >= 0) return BigInt(this.ticks + this.#tscOffsetNumber);
     return BigInt.asUintN(64, BigInt(this.ticks) + this.#tscOffset);
   }
   tscOffset(): bigint {
@@ -130,27 +136,34 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
   }
   setTscOffset(offset: bigint): void {
     this.#tscOffset = offset;
+    // A negative one wraps.
+    this.#tscOffsetNumber = offset < 2n ** 52n ? Number(offset) : -1;
   }
   advance(ticks: bigint): void {
     this.ticks += Number(ticks);
     this.apic.tick(this.ticks);
   }
-  setTimer(tscDeadline: bigint | null, vector: number): void {
+  setTimer(tscDeadline: number | null, vector: number): void {
     this.apic.timerVector = vector;
-    this.#arm(tscDeadline);
+    if (tscDeadline === null || this.#tscOffsetNumber < 0)
+      this.writeTscDeadline(tscDeadline === null ? 0n : BigInt(tscDeadline));
+    else {
+      this.#tscDeadline = tscDeadline;
+      this.#arm(tscDeadline - this.#tscOffsetNumber);
+    }
   }
-  #arm(tscDeadline: bigint | null): void {
-    this.#tscDeadline = tscDeadline ?? 0n;
-    this.apic.deadline =
-      tscDeadline === null ? Infinity : Math.max(Number(BigInt.asIntN(64, tscDeadline - this.#tscOffset)), 0);
+  /** @param deadline in ticks since reset */
+  #arm(deadline: number): void {
+    this.apic.deadline = Math.max(deadline, 0);
     this.apic.tick(this.ticks);
     this.guest.attention = true;
   }
   readTscDeadline(): bigint {
-    return this.apic.deadline === Infinity ? 0n : this.#tscDeadline;
+    return this.apic.deadline === Infinity ? 0n : BigInt(this.#tscDeadline);
   }
   writeTscDeadline(value: bigint): void {
-    this.#arm(value === 0n ? null : value);
+    this.#tscDeadline = value;
+    this.#arm(value === 0n ? Infinity : Number(BigInt.asIntN(64, value - this.#tscOffset)));
   }
 
   // ---- CPUID and MSRs
@@ -334,6 +347,15 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
     this.#shutdown = "VMX abort";
     throw new SeamShutdown(`logical processor ${this.index}: VMX abort`);
   }
+  /** The engine that the guest of a VMCS left by its last VM exit; null: the engines have to be asked. */
+  #engine: ExecutionEngine | null = null;
+  #engineVmcs = -1;
+  #nextEngine(): ExecutionEngine | null {
+    const { guest, unit } = this;
+    const engine = this.#engine;
+    if (engine !== null && this.#engineVmcs === guest.vmcs && !unit.awaited(guest)) return engine;
+    return unit.engineFor(guest);
+  }
   /** Runs the guest from the state just loaded until a VM exit is recorded. `first` EVENT: one is to be injected. */
   runGuest(first: Step): void {
     const { guest } = this;
@@ -341,7 +363,7 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
     try {
       let injected = first === Step.EVENT;
       for (;;) {
-        const engine = this.unit.engineFor(guest);
+        const engine = this.#nextEngine();
         if (!engine) {
           // Nothing runs what stands there: an invalid opcode.
           if (injected && guest.deliver() === Step.EXIT) return;
@@ -355,6 +377,8 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
         }
         const outcome = engine.run(guest, injected);
         injected = false;
+        this.#engine = engine.handsOver === true && outcome === "exit" ? engine : null;
+        this.#engineVmcs = guest.vmcs;
         if (outcome === "exit") return;
       }
     } finally {
@@ -369,7 +393,7 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
     if (this.#shutdown !== null) return SEAMCALL_FAILED;
     if (!this.vmx.on || this.#seam !== null || (this.regs.get32(REG.EFER) & 0x400) === 0) return UD;
     const { unit } = this;
-    if (unit.seamRange.size === 0) return GP0;
+    if (unit.phys.seamFirst === unit.phys.seamEnd) return GP0;
     const pSeamldr = this.regs.get32(REG.GPR + Gpr.RAX * 8 + 4) >>> 31 === 1;
     const extend = unit.reports.extend;
     if (pSeamldr ? !extend.pSeamldrReady : !extend.seamReady) return SEAMCALL_FAILED;

@@ -65,7 +65,7 @@ export class ProcessorUnit implements ProcessorInterface {
     this.reports = new ReportUnit(this.random, CPUSVN);
     this.#engines = options.engines ?? [];
     for (let i = 0; i < lps; i++) this.lps.push(new LogicalProcessorUnit(this, i));
-    options.memory.onFrameChange((frame) => {
+    this.phys.onFrameChange((frame) => {
       this.phys.contentChanged(frame);
       for (const lp of this.lps)
         if (lp.guest.tlb.frameChanged(frame) || lp.guest.engineUses(frame)) lp.guest.flushed(-1, -1);

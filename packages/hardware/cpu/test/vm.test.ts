@@ -212,7 +212,7 @@ describe("a VM", () => {
     const p = vm(function* () {
       for (;;) yield* guest.pause();
     });
-    p.lp.setTimer(p.lp.tsc + 1000n, 0xec);
+    p.lp.setTimer(p.lp.tscNumber + 1000, 0xec);
     expect(launch(p)).toBe(ExitReason.EXTERNAL_INTERRUPT);
     expect(p.lp.tsc).toBeGreaterThanOrEqual(1000n);
     expect(p.lp.takeInterrupt()).toBe(0xec);

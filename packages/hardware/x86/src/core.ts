@@ -652,12 +652,7 @@ export class X86Core implements CodeUser {
   private resolveInPage(pc: number): number {
     const flushes = this.cache.flushes;
     const target = this.find(0);
-    if (
-      target !== 0 &&
-      !this.isCrossing(target) &&
-      !this.isCrossing(pc) &&
-      flushes === this.cache.flushes
-    ) {
+    if (target !== 0 && !this.isCrossing(target) && !this.isCrossing(pc) && flushes === this.cache.flushes) {
       this.i32[(pc + RECORD.TARGET) >> 2] = target;
     }
     return target;
@@ -687,11 +682,10 @@ export class X86Core implements CodeUser {
 
   // --- running
 
-  /**
-   * Instructions retired, current also within a hook.
-   */
-  get instructions(): bigint {
-    return this.get64(REG.INSTRUCTIONS) + BigInt(this.retiredInSlice());
+  /** Instructions retired, current also within a hook. A number is good for 2^53 of them. */
+  get instructions(): number {
+    const low = this.get32(REG.INSTRUCTIONS) >>> 0;
+    return (this.get32(REG.INSTRUCTIONS + 4) >>> 0) * 0x1_0000_0000 + low + this.retiredInSlice();
   }
   private sliceBudget = 0;
   private retiredInSlice(): number {
@@ -700,7 +694,9 @@ export class X86Core implements CodeUser {
   private account(): number {
     const done = (this.sliceBudget - this.get32(ENGINE.BUDGET)) / RECORD_SIZE;
     const retired = done - this.get32(ENGINE.EXTRA);
-    this.set64(REG.INSTRUCTIONS, this.get64(REG.INSTRUCTIONS) + BigInt(retired));
+    const low = (this.get32(REG.INSTRUCTIONS) >>> 0) + retired;
+    this.set32(REG.INSTRUCTIONS, low | 0);
+    if (low >= 0x1_0000_0000) this.set32(REG.INSTRUCTIONS + 4, this.get32(REG.INSTRUCTIONS + 4) + 1);
     this.sliceBudget = 0;
     this.set32(ENGINE.BUDGET, 0);
     this.set32(ENGINE.EXTRA, 0);

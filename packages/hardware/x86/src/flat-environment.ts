@@ -160,7 +160,7 @@ export class FlatEnvironment implements X86Environment {
       }
       case "rdtsc":
       case "rdtscp": {
-        const now = core.instructions;
+        const now = BigInt(core.instructions);
         core.set64(0, now & 0xffffffffn);
         core.set64(16, now >> 32n);
         if (name === "rdtscp") core.set64(8, core.get64(REG.TSC_AUX) & 0xffffffffn);

@@ -30,13 +30,17 @@ export interface TdvmcallVcpu {
   readonly vcpu: Vcpu;
   /** The guest's GPRs as the last TD exit gave them; what is written here the guest gets. */
   readonly gprs: BigUint64Array;
+  /** The same as 32-bit halves. */
+  readonly words: Uint32Array;
   readonly sharedBit: bigint;
   /** GPAs end here, shared bit included. */
   readonly gpaLimit: bigint;
   /** Status (RAX) of the last TDH.VP.ENTER. */
   readonly vpEnterRet: bigint;
   /** What finishes the exit to user space; called at the next KVM_RUN. May make another exit. */
-  complete: (() => RunResult | void) | null;
+  complete: ((td: TdvmcallVcpu) => RunResult | void) | null;
+  /** Bytes of the port access under way. */
+  ioSize: number;
   /** An event waits that the guest may take. */
   hasInterrupt(): boolean;
   /** The guest said HLT: with its interrupts blocked, or not. */
@@ -46,23 +50,22 @@ export interface TdvmcallVcpu {
 const FATAL_DATA: readonly number[] = [Gpr.RCX, Gpr.RDX, Gpr.RBX];
 
 export function handleTdvmcall(td: TdvmcallVcpu): RunResult {
-  const { gprs, vcpu } = td;
+  const { gprs, words, vcpu } = td;
   // A hypercall of KVM's own: its number is in R10, its arguments in R11 to R14.
-  if (gprs[Gpr.R10] !== 0n) {
+  if ((words[Gpr.R10 * 2] | words[Gpr.R10 * 2 + 1]) !== 0) {
     const args = [gprs[Gpr.R11], gprs[Gpr.R12], gprs[Gpr.R13], gprs[Gpr.R14]];
     return answer(td, kvmHypercall(vcpu, gprs[Gpr.R10], args));
   }
-  const subFunction = gprs[Gpr.R11];
   const { trace } = vcpu.vm.process;
   if (trace.on.TDVMCALL)
     trace.emit({
       type: "TDVMCALL",
       vcpu: vcpu.id,
-      subFunction: nameOf(subFunction),
+      subFunction: nameOf(gprs[Gpr.R11]),
       input: { R12: gprs[Gpr.R12], R13: gprs[Gpr.R13], R14: gprs[Gpr.R14], R15: gprs[Gpr.R15] },
       status: 0n,
     });
-  const handler = HANDLERS.get(subFunction > 0xffff_ffffn ? -1 : Number(subFunction));
+  const handler = words[Gpr.R11 * 2 + 1] === 0 ? HANDLERS.get(words[Gpr.R11 * 2]) : undefined;
   return handler ? handler(td) : answer(td, SUBFUNC_UNSUPPORTED);
 }
 
@@ -75,19 +78,26 @@ function answer(td: TdvmcallVcpu, status: bigint): RunResult {
 }
 
 function handleIo(td: TdvmcallVcpu): RunResult {
-  const { gprs, vcpu } = td;
-  const size = Number(gprs[Gpr.R12] & 0xffn);
-  const direction = gprs[Gpr.R13];
-  if ((size !== 1 && size !== 2 && size !== 4) || gprs[Gpr.R12] > 4n || direction > 1n)
+  const { words, vcpu } = td;
+  const size = words[Gpr.R12 * 2];
+  const direction = words[Gpr.R13 * 2];
+  const high = words[Gpr.R12 * 2 + 1] | words[Gpr.R13 * 2 + 1];
+  if ((size !== 1 && size !== 2 && size !== 4) || direction > 1 || high !== 0)
     return answer(td, INVALID_OPERAND);
-  const port = Number(gprs[Gpr.R14] & 0xffffn);
-  const out = direction === 1n;
-  const data = Number(gprs[Gpr.R15] & 0xffff_ffffn);
-  td.complete = () => {
-    gprs[Gpr.R10] = SUCCESS;
-    if (!out) gprs[Gpr.R11] = BigInt(vcpu.ioData(size) >>> 0);
-  };
-  return vcpu.exitIo(out, size, port, out ? data : 0);
+  const port = words[Gpr.R14 * 2] & 0xffff;
+  td.complete = direction === 1 ? completeOut : completeIn;
+  td.ioSize = size;
+  return vcpu.exitIo(direction === 1, size, port, direction === 1 ? words[Gpr.R15 * 2] : 0);
+}
+function completeOut({ words }: TdvmcallVcpu): void {
+  words[Gpr.R10 * 2] = 0;
+  words[Gpr.R10 * 2 + 1] = 0;
+}
+function completeIn(td: TdvmcallVcpu): void {
+  const { words } = td;
+  completeOut(td);
+  words[Gpr.R11 * 2] = td.vcpu.ioData(td.ioSize);
+  words[Gpr.R11 * 2 + 1] = 0;
 }
 
 function handleMmio(td: TdvmcallVcpu): RunResult {

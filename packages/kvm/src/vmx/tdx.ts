@@ -59,8 +59,9 @@ const PIN_BASED_POSTED_INTR = BigInt(PIN.PROCESS_POSTED_INTERRUPTS);
 /** Posted-interrupt descriptor: PIR 0-31, ON bit 256. */
 const PID_SIZE = 64;
 const PID_CONTROL = 32;
-const NON_RECOVERABLE = 1n << 62n;
-const ERROR = 1n << 63n;
+/** Bits 62 and 63 of a status. */
+const NON_RECOVERABLE = 1 << 30;
+const ERROR = 1 << 31;
 const KEY_ID_SHIFT = 46;
 /** Pages of 4 KiB in 2 MiB. */
 const HUGE_PAGES = 512;
@@ -68,7 +69,9 @@ const HUGE_PAGES = 512;
 const acceptLevel = (extended: bigint): number => Number((extended >> 32n) & 7n);
 type PrivateSlot = Memslot & { memfd: GuestMemfd };
 /** RBX, RSP and RBP are not among TDH.VP.ENTER's operands with NO_RBP_MOD; RAX is the leaf. */
-const VP_ENTER_GPRS: readonly number[] = [2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+const VP_ENTER_WORDS = Uint8Array.from(
+  [2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15].flatMap((gpr) => [2 * gpr, 2 * gpr + 1]),
+);
 
 export class TdxVm implements VmBackend {
   readonly #host: TdxHost;
@@ -281,7 +284,9 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
   /** A TD's registers are nobody's but the guest's. */
   readonly state = null;
   readonly gprs = new BigUint64Array(16);
-  complete: (() => RunResult | void) | null = null;
+  readonly words = new Uint32Array(this.gprs.buffer);
+  complete: ((td: TdvmcallVcpu) => RunResult | void) | null = null;
+  ioSize = 0;
   haltBlocked = false;
   vpEnterRet = 0n;
   #tdvpr: Pfn | null = null;
@@ -310,9 +315,8 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
   get #lp(): LogicalProcessor {
     return this.vcpu.lp;
   }
-  get #handle(): bigint {
-    return BigInt(this.#tdvpr! * PAGE_SIZE);
-  }
+  /** TDVPR: what the module's functions know the vCPU by. */
+  #handle = 0n;
 
   memEncOp(cmd: KvmTdxCmd): number {
     if (cmd.hw_error) return -Errno.EINVAL;
@@ -357,6 +361,7 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
       return status;
     }
     this.#tdvpr = tdvpr;
+    this.#handle = BigInt(tdvpr * PAGE_SIZE);
     for (let i = 1; i < this.td.info.tdvpsPages; i++) {
       const page = this.#allocPage();
       status = tdhRetry(lp, "TDH.VP.ADDCX", BigInt(page * PAGE_SIZE), this.#handle);
@@ -509,7 +514,7 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
   completeExit(): RunResult {
     const complete = this.complete;
     this.complete = null;
-    return complete?.() ?? RunResult.CONTINUE;
+    return complete?.(this) ?? RunResult.CONTINUE;
   }
 
   run(): RunResult {
@@ -523,18 +528,22 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
       lp.pendExternalInterrupt(POSTED_INTR_VECTOR);
     }
     releaseProcessor(lp);
-    for (const register of VP_ENTER_GPRS) regs.setGpr(register, this.gprs[register]);
+    const { u32 } = regs;
+    const { words } = this;
+    for (let i = 0; i < VP_ENTER_WORDS.length; i++) u32[VP_ENTER_WORDS[i]] = words[VP_ENTER_WORDS[i]];
     regs.setGpr(Gpr.RCX, this.#handle);
     const status = rawSeamcall(lp, VP_ENTER);
     this.vpEnterRet = status;
-    this.gprs[Gpr.RCX] = regs.gpr(Gpr.RCX);
-    for (const register of VP_ENTER_GPRS) this.gprs[register] = regs.gpr(register);
+    words[Gpr.RCX * 2] = u32[Gpr.RCX * 2];
+    words[Gpr.RCX * 2 + 1] = u32[Gpr.RCX * 2 + 1];
+    for (let i = 0; i < VP_ENTER_WORDS.length; i++) words[VP_ENTER_WORDS[i]] = u32[VP_ENTER_WORDS[i]];
     return this.#handleExit(status);
   }
 
   #handleExit(status: bigint): RunResult {
-    const reason = Number(status & 0xffffn);
-    if ((status & NON_RECOVERABLE) !== 0n) {
+    const reason = Number(BigInt.asUintN(16, status));
+    const high = Number(status >> 32n);
+    if ((high & NON_RECOVERABLE) !== 0) {
       this.td.vm.dead = true;
       if (reason === ExitReason.TRIPLE_FAULT && statusIs(status, TDX_STATUS.TDX_NON_RECOVERABLE_VCPU)) {
         this.td.vm.dead = false;
@@ -542,7 +551,7 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
       }
       return this.#failEntry(status);
     }
-    if ((status & ERROR) !== 0n) return isBusy(status) ? RunResult.CONTINUE : this.#failEntry(status);
+    if ((high & ERROR) !== 0) return isBusy(status) ? RunResult.CONTINUE : this.#failEntry(status);
     switch (reason) {
       case ExitReason.TDCALL:
         return handleTdvmcall(this);

@@ -15,47 +15,50 @@ const IA32_XSS = 0xda0;
 const XMM0 = 160;
 const XSTATE_BV = 512;
 const XCOMP_BV = 520;
-const COMPACT = 1n << 63n;
+const COMPACT_HIGH = 0x8000_0000;
+const USER = Number(XCR0_USER_BIT_MASK);
+const SUPERVISOR = Number(XCR0_SUPERVISOR_BIT_MASK);
 /** Bytes of a register in RegisterFile's vector area. */
 const VECTOR_STRIDE = 64;
 
 /** XCR0 and IA32_XSS hold all features of `xfam`. */
-function enableXfam(lp: SeamContext, xfam: bigint): void {
-  const xcr0 = xfam & XCR0_USER_BIT_MASK;
-  if (lp.xgetbv() !== xcr0) lp.xsetbv(xcr0);
-  const xss = xfam & XCR0_SUPERVISOR_BIT_MASK;
-  if (lp.regs.get(REG.XSS) !== xss) lp.wrmsr(IA32_XSS, xss);
+function enableXfam(lp: SeamContext, xfam: number): void {
+  const xcr0 = xfam & USER;
+  if (lp.regs.get32(REG.XCR0) !== xcr0) lp.xsetbv(BigInt(xcr0));
+  const xss = xfam & SUPERVISOR;
+  if (lp.regs.get32(REG.XSS) !== xss) lp.wrmsr(IA32_XSS, BigInt(xss));
 }
 
 export function saveGuestExtendedState(vp: VpContext): void {
-  enableXfam(vp.lp, vp.xfam);
-  vp.lp.xsaves(xbuff(vp), vp.hkid, vp.xfam);
+  enableXfam(vp.lp, vp.xfamLow);
+  vp.lp.xsaves(xbuff(vp), vp.hkid, vp.xfamLow);
 }
 
 const xbuff = (vp: VpContext): Hpa => vp.tdvps.pa(TDVPS.XBUFF.offset);
-const header = new Uint8Array(64);
-const header64 = new BigUint64Array(header.buffer);
 
 /**
  * Loads the guest's extended state.
  * @returns false when the saved area is corrupt: TD entry fails (XSTATE load failure)
  */
 export function restoreGuestExtendedState(vp: VpContext): boolean {
-  const { lp, xfam } = vp;
-  lp.read((xbuff(vp) + XSTATE_BV) as Hpa, vp.hkid, header);
-  const xstateBv = header64[0];
-  const xcompBv = header64[1];
-  if ((xcompBv & COMPACT) === 0n || (xcompBv & ~COMPACT & ~xfam) !== 0n || (xstateBv & ~xcompBv) !== 0n)
-    return false;
-  for (let i = 2; i < 8; i++) if (header64[i] !== 0n) return false;
-  enableXfam(lp, xfam);
-  lp.xrstors(xbuff(vp), vp.hkid, xfam);
+  const { lp, tdvps, xfamLow } = vp;
+  const at = TDVPS.XBUFF.offset;
+  const xstateBv = tdvps.get32(at + XSTATE_BV);
+  const xcompBv = tdvps.get32(at + XCOMP_BV);
+  // Compacted, and no component that the TD has not.
+  if (tdvps.get32(at + XCOMP_BV + 4) !== COMPACT_HIGH || tdvps.get32(at + XSTATE_BV + 4) !== 0) return false;
+  if ((xcompBv & ~xfamLow) !== 0 || (xstateBv & ~xcompBv) !== 0) return false;
+  for (let reserved = XCOMP_BV + 8; reserved < XSTATE_BV + 64; reserved += 4)
+    if (tdvps.get32(at + reserved) !== 0) return false;
+  enableXfam(lp, xfamLow);
+  lp.xrstors(xbuff(vp), vp.hkid, xfamLow);
   return true;
 }
 
 /** A fresh area: all components in INIT state, compacted format. */
 export function initXbuff(tdvps: TdvpsStructure): void {
-  tdvps.lp.writeU64((tdvps.pa(TDVPS.XBUFF.offset) + XCOMP_BV) as Hpa, tdvps.keyId, COMPACT);
+  tdvps.set32(TDVPS.XBUFF.offset + XCOMP_BV, 0);
+  tdvps.set32(TDVPS.XBUFF.offset + XCOMP_BV + 4, COMPACT_HIGH);
 }
 
 /** TDH.VP.ENTER after TDG.VP.VMCALL: the VMM's XMM registers that the guest selected, into its saved state. */
@@ -93,17 +96,16 @@ export class GuestXmm {
 }
 
 /** INIT state of x87, SSE, AVX, AVX-512 and PKRU; XCR0 and IA32_XSS stay at what `xfam` allows. */
-export function initializeExtendedState(lp: SeamContext, xfam: bigint): void {
+export function initializeExtendedState(lp: SeamContext, xfam: number): void {
   enableXfam(lp, xfam);
   const { regs } = lp;
-  regs.u8.fill(0, REG.ST, REG.ST + 128);
-  regs.u8.fill(0, REG.ZMM, REG.ZMM + 16 * VECTOR_STRIDE);
+  regs.u32.fill(0, REG.ST / 4, (REG.ST + 128) / 4);
+  regs.u32.fill(0, REG.ZMM / 4, (REG.ZMM + 16 * VECTOR_STRIDE) / 4);
   regs.set32(REG.MXCSR, 0x1f80);
   regs.set32(REG.FCW, 0x37f);
   regs.set32(REG.FSW, 0);
   regs.set32(REG.FTW, 0xffff);
   regs.set32(REG.FOP, 0);
-  regs.set(REG.FIP, 0n);
-  regs.set(REG.FDP, 0n);
+  regs.u32.fill(0, REG.FIP / 4, (REG.FDP + 8) / 4);
   regs.set32(REG.PKRU, 0);
 }

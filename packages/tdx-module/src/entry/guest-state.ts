@@ -44,18 +44,19 @@ const PERFMON_MSRS: readonly { first: number; count: number; at: number; scrub: 
   { first: 0x3f7, count: 1, at: TDVPS.MSR_PEBS_FRONTEND.offset, scrub: false },
 ];
 
-/** GPRs, DR0-3, DR6, XCR0, CR2: contiguous in TDVPS. */
-const REGISTERS_SIZE = TDVPS.CR2.offset + 8 - TDVPS.GPR.offset;
-const registers = new Uint8Array(REGISTERS_SIZE);
-const registers64 = new BigUint64Array(registers.buffer);
-const at = (offset: number): number => (offset - TDVPS.GPR.offset) >> 3;
-const DR = at(TDVPS.DR0.offset);
-const DR6 = at(TDVPS.DR6.offset);
-const XCR0 = at(TDVPS.XCR0.offset);
-const CR2 = at(TDVPS.CR2.offset);
-/** IA32_XSS, LBR_DEPTH, UARCH_MISC_CTL, STAR, LSTAR, FMASK, KERNEL_GS_BASE, TSC_AUX: contiguous in TDVPS. */
-const msrs = new Uint8Array(64);
-const msrs64 = new BigUint64Array(msrs.buffer);
+/** Registers that lie in TDVPS as they lie in the register file: field, register, 32-bit words. */
+const BLOCKS = [
+  { at: TDVPS.GPR.offset, register: REG.GPR / 4, words: 32 },
+  // DR0-3 and DR6.
+  { at: TDVPS.DR0.offset, register: REG.DR0 / 4, words: 10 },
+  { at: TDVPS.CR2.offset, register: REG.CR2 / 4, words: 2 },
+  // STAR and LSTAR.
+  { at: TDVPS.IA32_STAR.offset, register: REG.STAR / 4, words: 4 },
+  { at: TDVPS.IA32_FMASK.offset, register: REG.FMASK / 4, words: 2 },
+  { at: TDVPS.IA32_KERNEL_GS_BASE.offset, register: REG.KERNEL_GS_BASE / 4, words: 2 },
+  { at: TDVPS.IA32_TSC_AUX.offset, register: REG.TSC_AUX / 4, words: 2 },
+] as const;
+const RSP = { offset: TDVPS.GPR.offset + 8 * Gpr.RSP, size: 8 } as const;
 
 /** An MSR's value; 0 for one that the processor does not have. */
 export function readMsr(lp: SeamContext, index: number): bigint {
@@ -63,10 +64,9 @@ export function readMsr(lp: SeamContext, index: number): bigint {
   return outcome.kind === "ok" ? outcome.value : 0n;
 }
 
-const hasFlag = (vp: VpContext, flag: keyof typeof CpuidFlag): boolean =>
-  vp.tdcs.getAt(TDCS.CPUID_FLAGS, CpuidFlag[flag]) !== 0;
-const hasLbr = (vp: VpContext): boolean => (vp.xfam & (1n << 15n)) !== 0n;
-const hasPerfmon = (vp: VpContext): boolean => vp.attributes >> 63n !== 0n;
+const hasFlag = (vp: VpContext, flag: number): boolean => vp.tdcs.getAt(TDCS.CPUID_FLAGS, flag) !== 0;
+const XFAM_LBR = 1 << 15;
+const XFAM_AMX = 3 << 17;
 
 /** What of the VMM's state is given back at the TD exit. */
 export function saveVmmState(vp: VpContext): void {
@@ -76,83 +76,89 @@ export function saveVmmState(vp: VpContext): void {
 
 /** The guest's registers as they are in the processor, to TDVPS. */
 export function saveGuestState(vp: VpContext): void {
-  const { lp, regs, tdvps } = vp;
-  for (let i = 0; i < 16; i++) registers64[i] = i === Gpr.RSP ? 0n : regs.gpr(i);
-  for (let i = 0; i < 4; i++) registers64[DR + i] = regs.get(REG.DR0 + i * 8);
-  registers64[DR6] = regs.get(REG.DR6);
-  registers64[XCR0] = lp.xgetbv();
-  registers64[CR2] = regs.get(REG.CR2);
-  lp.write(tdvps.pa(TDVPS.GPR.offset), tdvps.keyId, registers);
-  msrs64[0] = readMsr(lp, MSR.XSS);
-  msrs64[1] = hasLbr(vp) ? readMsr(lp, MSR.LBR_DEPTH) : 0n;
-  msrs64[2] = readMsr(lp, MSR.UARCH_MISC_CTL);
-  msrs64[3] = regs.get(REG.STAR);
-  msrs64[4] = regs.get(REG.LSTAR);
-  msrs64[5] = regs.get(REG.FMASK);
-  msrs64[6] = regs.get(REG.KERNEL_GS_BASE);
-  msrs64[7] = regs.get(REG.TSC_AUX);
-  lp.write(tdvps.pa(TDVPS.IA32_XSS.offset), tdvps.keyId, msrs);
-  tdvps.set(TDVPS.IA32_SPEC_CTRL, readMsr(lp, MSR.SPEC_CTRL));
-  tdvps.set(TDVPS.IA32_DS_AREA, readMsr(lp, MSR.DS_AREA));
-  if (hasFlag(vp, "xfd_supported")) {
-    tdvps.set(TDVPS.IA32_XFD, readMsr(lp, MSR.XFD));
-    tdvps.set(TDVPS.IA32_XFD_ERR, readMsr(lp, MSR.XFD_ERR));
+  const { tdvps } = vp;
+  const { u32 } = vp.regs;
+  for (const { at, register, words } of BLOCKS) tdvps.store32(at, u32, register, words);
+  // RSP is in the VMCS.
+  tdvps.setHalves(RSP, 0, 0);
+  tdvps.setHalves(TDVPS.XCR0, u32[REG.XCR0 / 4], u32[REG.XCR0 / 4 + 1]);
+  tdvps.setHalves(TDVPS.IA32_XSS, u32[REG.XSS / 4], u32[REG.XSS / 4 + 1]);
+  if ((vp.xfamLow & XFAM_LBR) !== 0) saveMsr(vp, TDVPS.IA32_LBR_DEPTH.offset, MSR.LBR_DEPTH);
+  else tdvps.setHalves(TDVPS.IA32_LBR_DEPTH, 0, 0);
+  saveMsr(vp, TDVPS.IA32_UARCH_MISC_CTL.offset, MSR.UARCH_MISC_CTL);
+  saveMsr(vp, TDVPS.IA32_SPEC_CTRL.offset, MSR.SPEC_CTRL);
+  saveMsr(vp, TDVPS.IA32_DS_AREA.offset, MSR.DS_AREA);
+  if (hasFlag(vp, CpuidFlag.xfd_supported)) {
+    saveMsr(vp, TDVPS.IA32_XFD.offset, MSR.XFD);
+    saveMsr(vp, TDVPS.IA32_XFD_ERR.offset, MSR.XFD_ERR);
   }
-  if (hasFlag(vp, "waitpkg_supported")) tdvps.set(TDVPS.IA32_UMWAIT_CONTROL, readMsr(lp, MSR.UMWAIT_CONTROL));
-  if (hasFlag(vp, "tsx_supported")) tdvps.set(TDVPS.IA32_TSX_CTRL, readMsr(lp, MSR.TSX_CTRL));
-  if (hasPerfmon(vp)) {
-    tdvps.set(TDVPS.IA32_PERF_GLOBAL_STATUS, readMsr(lp, MSR.PERF_GLOBAL_STATUS));
+  if (hasFlag(vp, CpuidFlag.waitpkg_supported))
+    saveMsr(vp, TDVPS.IA32_UMWAIT_CONTROL.offset, MSR.UMWAIT_CONTROL);
+  if (hasFlag(vp, CpuidFlag.tsx_supported)) saveMsr(vp, TDVPS.IA32_TSX_CTRL.offset, MSR.TSX_CTRL);
+  if (vp.perfmon) {
+    saveMsr(vp, TDVPS.IA32_PERF_GLOBAL_STATUS.offset, MSR.PERF_GLOBAL_STATUS);
     for (const { first, count, at: offset } of PERFMON_MSRS)
-      for (let i = 0; i < count; i++) tdvps.set({ offset: offset + i * 8, size: 8 }, readMsr(lp, first + i));
+      for (let i = 0; i < count; i++) saveMsr(vp, offset + i * 8, first + i);
   }
+}
+/** An MSR to TDVPS; 0 for one that the processor does not have. */
+function saveMsr({ lp, tdvps }: VpContext, offset: number, index: number): void {
+  const low = lp.rdmsrLow(index);
+  tdvps.set32(offset, low < 0 ? 0 : low);
+  tdvps.set32(offset + 4, low < 0 ? 0 : lp.rdmsrHigh(index));
 }
 
 /** The first MSR that refused its value, or -1. */
 let failedMsr = -1;
-function loadMsr(lp: SeamContext, index: number, value: bigint): void {
-  if (readMsr(lp, index) === value) return;
+function writeMsr(lp: SeamContext, index: number, value: bigint): void {
   if (lp.wrmsr(index, value).kind === "fault" && failedMsr < 0) failedMsr = index;
+}
+/** An MSR from TDVPS, unless it has the value already. */
+function loadMsr({ lp, tdvps }: VpContext, index: number, offset: number): void {
+  const low = tdvps.get32(offset);
+  const high = tdvps.get32(offset + 4);
+  // One that the processor does not have reads as 0.
+  if (Math.max(lp.rdmsrLow(index), 0) !== low || Math.max(lp.rdmsrHigh(index), 0) !== high)
+    writeMsr(lp, index, (BigInt(high) << 32n) | BigInt(low));
 }
 
 /** Loads the guest's registers from TDVPS. @returns the number of an MSR that faulted, or -1 */
 export function restoreGuestState(vp: VpContext): number {
-  const { lp, regs, tdvps } = vp;
+  const { lp, tdvps } = vp;
+  const { u32 } = vp.regs;
   failedMsr = -1;
-  lp.read(tdvps.pa(TDVPS.GPR.offset), tdvps.keyId, registers);
-  for (let i = 0; i < 16; i++) if (i !== Gpr.RSP) regs.setGpr(i, registers64[i]);
-  for (let i = 0; i < 4; i++) regs.set(REG.DR0 + i * 8, registers64[DR + i]);
-  regs.set(REG.DR6, registers64[DR6]);
-  regs.set(REG.CR2, registers64[CR2]);
-  lp.read(tdvps.pa(TDVPS.IA32_XSS.offset), tdvps.keyId, msrs);
-  loadMsr(lp, MSR.DS_AREA, tdvps.get(TDVPS.IA32_DS_AREA));
-  if (hasLbr(vp)) loadMsr(lp, MSR.LBR_DEPTH, msrs64[1]);
-  if (hasPerfmon(vp)) {
+  const [low, high] = [u32[Gpr.RSP * 2], u32[Gpr.RSP * 2 + 1]];
+  for (const { at, register, words } of BLOCKS) tdvps.load32(at, u32, register, words);
+  u32[Gpr.RSP * 2] = low;
+  u32[Gpr.RSP * 2 + 1] = high;
+  loadMsr(vp, MSR.DS_AREA, TDVPS.IA32_DS_AREA.offset);
+  if ((vp.xfamLow & XFAM_LBR) !== 0) loadMsr(vp, MSR.LBR_DEPTH, TDVPS.IA32_LBR_DEPTH.offset);
+  if (vp.perfmon) {
     for (const { first, count, at: offset } of PERFMON_MSRS)
-      for (let i = 0; i < count; i++) loadMsr(lp, first + i, tdvps.get({ offset: offset + i * 8, size: 8 }));
+      for (let i = 0; i < count; i++) loadMsr(vp, first + i, offset + i * 8);
     lp.wrmsr(MSR.PERF_GLOBAL_STATUS_RESET, readMsr(lp, MSR.PERF_GLOBAL_STATUS));
     lp.wrmsr(MSR.PERF_GLOBAL_STATUS_SET, tdvps.get(TDVPS.IA32_PERF_GLOBAL_STATUS));
   }
-  if (hasFlag(vp, "waitpkg_supported")) loadMsr(lp, MSR.UMWAIT_CONTROL, tdvps.get(TDVPS.IA32_UMWAIT_CONTROL));
-  if (hasFlag(vp, "tsx_supported")) loadMsr(lp, MSR.TSX_CTRL, tdvps.get(TDVPS.IA32_TSX_CTRL));
+  if (hasFlag(vp, CpuidFlag.waitpkg_supported))
+    loadMsr(vp, MSR.UMWAIT_CONTROL, TDVPS.IA32_UMWAIT_CONTROL.offset);
+  if (hasFlag(vp, CpuidFlag.tsx_supported)) loadMsr(vp, MSR.TSX_CTRL, TDVPS.IA32_TSX_CTRL.offset);
   else if (vp.platform.tsxCtrl) {
     vp.vmmTsxCtrl = readMsr(lp, MSR.TSX_CTRL);
-    loadMsr(lp, MSR.TSX_CTRL, TSX_CTRL_DISABLE);
+    if (vp.vmmTsxCtrl !== TSX_CTRL_DISABLE) writeMsr(lp, MSR.TSX_CTRL, TSX_CTRL_DISABLE);
   }
-  loadMsr(lp, MSR.UARCH_MISC_CTL, msrs64[2]);
-  regs.set(REG.STAR, msrs64[3]);
-  regs.set(REG.LSTAR, msrs64[4]);
-  regs.set(REG.FMASK, msrs64[5]);
-  regs.set(REG.KERNEL_GS_BASE, msrs64[6]);
-  regs.set(REG.TSC_AUX, msrs64[7]);
+  loadMsr(vp, MSR.UARCH_MISC_CTL, TDVPS.IA32_UARCH_MISC_CTL.offset);
   return failedMsr;
 }
 
 /** Control of the extended state, after that state itself. @returns the number of an MSR that faulted, or -1 */
 export function restoreExtendedStateControl(vp: VpContext): number {
   const { lp, tdvps } = vp;
-  lp.xsetbv(tdvps.get(TDVPS.XCR0));
-  if (lp.wrmsr(MSR.XSS, tdvps.get(TDVPS.IA32_XSS)).kind === "fault") return MSR.XSS;
-  if (hasFlag(vp, "xfd_supported")) {
+  const { u32 } = vp.regs;
+  if (u32[REG.XCR0 / 4] !== tdvps.low(TDVPS.XCR0) || tdvps.high(TDVPS.XCR0) !== 0)
+    lp.xsetbv(tdvps.get(TDVPS.XCR0));
+  if (u32[REG.XSS / 4] !== tdvps.low(TDVPS.IA32_XSS) || tdvps.high(TDVPS.IA32_XSS) !== 0)
+    if (lp.wrmsr(MSR.XSS, tdvps.get(TDVPS.IA32_XSS)).kind === "fault") return MSR.XSS;
+  if (hasFlag(vp, CpuidFlag.xfd_supported)) {
     if (lp.wrmsr(MSR.XFD, tdvps.get(TDVPS.IA32_XFD)).kind === "fault") return MSR.XFD;
     if (lp.wrmsr(MSR.XFD_ERR, tdvps.get(TDVPS.IA32_XFD_ERR)).kind === "fault") return MSR.XFD_ERR;
   }
@@ -162,36 +168,48 @@ export function restoreExtendedStateControl(vp: VpContext): number {
 }
 
 function scrub(lp: SeamContext, index: number, value = 0n): void {
-  if (readMsr(lp, index) !== value) lp.wrmsr(index, value);
+  const same =
+    value === 0n ? lp.rdmsrLow(index) <= 0 && lp.rdmsrHigh(index) <= 0 : readMsr(lp, index) === value;
+  if (!same) lp.wrmsr(index, value);
 }
+
+/** Registers that the VMM finds zero: CR2; DR0-3; STAR, LSTAR; KERNEL_GS_BASE; TSC_AUX. Words of the register file. */
+const VMM_ZEROS: readonly (readonly [number, number])[] = [
+  [REG.CR2 / 4, REG.CR2 / 4 + 2],
+  [REG.DR0 / 4, REG.DR6 / 4],
+  [REG.STAR / 4, REG.LSTAR / 4 + 2],
+  [REG.KERNEL_GS_BASE / 4, REG.KERNEL_GS_BASE / 4 + 2],
+  [REG.TSC_AUX / 4, REG.TSC_AUX / 4 + 2],
+];
 
 /** The VMM's state: INIT values for what the guest could have left, the VMM's own where the module keeps it. */
 export function loadVmmState(vp: VpContext): void {
-  const { lp, regs } = vp;
-  regs.set(REG.CR2, 0n);
-  for (let i = 0; i < 4; i++) regs.set(REG.DR0 + i * 8, 0n);
-  regs.set(REG.DR6, DR6_RESET_STATE);
+  const { lp } = vp;
+  const { u32 } = vp.regs;
+  for (const [from, to] of VMM_ZEROS) for (let i = from; i < to; i++) u32[i] = 0;
+  u32[REG.DR6 / 4] = DR6_RESET;
+  u32[REG.DR6 / 4 + 1] = 0;
   scrub(lp, MSR.DS_AREA, vp.vmmDsArea);
-  if ((vp.xfam & (3n << 17n)) !== 0n) {
+  if ((vp.xfamLow & XFAM_AMX) !== 0) {
     scrub(lp, MSR.XFD);
     scrub(lp, MSR.XFD_ERR);
   }
-  if (hasPerfmon(vp))
+  if (vp.perfmon)
     for (const { first, count, scrub: zero } of PERFMON_MSRS)
       if (zero) for (let i = 0; i < count; i++) scrub(lp, first + i);
   scrub(lp, MSR.UARCH_MISC_CTL);
   if (vp.platform.tsxCtrl) scrub(lp, MSR.TSX_CTRL, vp.vmmTsxCtrl);
-  regs.set(REG.STAR, 0n);
-  regs.set(REG.LSTAR, 0n);
-  regs.set(REG.FMASK, IA32_FMASK_RESET_STATE);
-  regs.set(REG.KERNEL_GS_BASE, 0n);
-  regs.set(REG.TSC_AUX, 0n);
+  u32[REG.FMASK / 4] = FMASK_RESET;
+  u32[REG.FMASK / 4 + 1] = 0;
   scrub(lp, MSR.SPEC_CTRL, vp.vmmSpecCtrl);
 }
+const DR6_RESET = Number(DR6_RESET_STATE);
+const FMASK_RESET = Number(IA32_FMASK_RESET_STATE);
 
+const PROC3_VIRTUALIZE_SPEC_CTRL = 1 << 7;
 /** Guest IA32_SPEC_CTRL_SHADOW, when the processor virtualises the MSR. */
 export function writeSpecCtrlShadow(vp: VpContext): void {
-  if ((vp.lp.vmread(VMCS.TERTIARY_VM_EXEC_CONTROL) & (1n << 7n)) === 0n) return;
+  if ((vp.lp.vmreadLow(VMCS.TERTIARY_VM_EXEC_CONTROL) & PROC3_VIRTUALIZE_SPEC_CTRL) === 0) return;
   const mask = vp.tdcs.get(TDCS.IA32_SPEC_CTRL_MASK);
   vp.lp.vmwrite(VMCS.IA32_SPEC_CTRL_SHADOW, vp.tdvps.get(TDVPS.IA32_SPEC_CTRL) & ~mask);
 }

@@ -23,17 +23,20 @@ const resetEpfTracking = (vp: VpContext): void => {
   vp.tdvps.set(TDVPS.POSSIBLY_EPF_STEPPING, 0);
 };
 
+const atEntryRip = ({ lp, ripOnTdEntryLow, ripOnTdEntryHigh }: VpContext): boolean =>
+  lp.vmreadLow(VMCS.GUEST_RIP) === ripOnTdEntryLow && lp.vmreadHigh(VMCS.GUEST_RIP) === ripOnTdEntryHigh;
+
 /** At every VM exit: forward progress clears the suspicion. */
 export function checkForwardProgress(vp: VpContext): void {
   if (vp.tdvps.get(TDVPS.POSSIBLY_EPF_STEPPING) === 0 && vp.tdvps.get(TDVPS.LAST_EPF_GPA_LIST_IDX) === 0)
     return;
-  if (vp.lp.vmread(VMCS.GUEST_RIP) !== vp.ripOnTdEntry) resetEpfTracking(vp);
+  if (!atEntryRip(vp)) resetEpfTracking(vp);
 }
 
 /** At a TD exit for an EPT violation of a private GPA. */
 export function logEpfStepping(vp: VpContext, gpa: number): void {
   const { tdvps } = vp;
-  if (vp.lp.vmread(VMCS.GUEST_RIP) !== vp.ripOnTdEntry) resetEpfTracking(vp);
+  if (!atEntryRip(vp)) resetEpfTracking(vp);
   const count = tdvps.get(TDVPS.POSSIBLY_EPF_STEPPING);
   if (count < STEPPING_EPF_THRESHOLD) {
     tdvps.set(TDVPS.POSSIBLY_EPF_STEPPING, count + 1);
@@ -51,11 +54,13 @@ export function logEpfStepping(vp: VpContext, gpa: number): void {
 export type SteppingFilter =
   { readonly kind: "ok" | "busy" | "notify" } | { readonly kind: "fault"; readonly gpa: bigint };
 
+const NOTHING_MISSING: SteppingFilter = { kind: "ok" };
 export function tdEntrySteppingFilter(vp: VpContext): SteppingFilter {
   const { lp, tdvps, tdcs } = vp;
-  vp.ripOnTdEntry = lp.vmread(VMCS.GUEST_RIP);
+  vp.ripOnTdEntryLow = lp.vmreadLow(VMCS.GUEST_RIP);
+  vp.ripOnTdEntryHigh = lp.vmreadHigh(VMCS.GUEST_RIP);
   const listed = tdvps.get(TDVPS.LAST_EPF_GPA_LIST_IDX);
-  if (listed === 0) return { kind: "ok" };
+  if (listed === 0) return NOTHING_MISSING;
   const lock = tdcs.pa(TDCS.SECURE_EPT_LOCK.offset);
   const key = tdcs.keyId;
   if (acquireSharex(lp, lock, key, Lock.EXCLUSIVE) !== TDX_STATUS.TDX_SUCCESS) return { kind: "busy" };

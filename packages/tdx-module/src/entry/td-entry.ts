@@ -31,8 +31,9 @@ const IA32_TSC_ADJUST = 0x3b;
 const IA32_PRED_CMD = 0x49;
 export const IA32_MISC_ENABLE = 0x1a0;
 /** IA32_MISC_ENABLE[18]: ENABLE_MONITOR_FSM. */
-const ENABLE_MONITOR_FSM = 1n << 18n;
+const ENABLE_MONITOR_FSM = 1 << 18;
 const HOST_RECOVERABILITY_HINT = 1n << 60n;
+const NO_RBP_MOD = 4;
 
 /** RCX of TDH.VP.ENTER. */
 export interface VcpuAndFlags {
@@ -41,13 +42,13 @@ export interface VcpuAndFlags {
   readonly resumeL1: boolean;
 }
 
-/** @returns null: reserved bits are set */
-export function decodeVcpuAndFlags(rcx: bigint): VcpuAndFlags | null {
-  if ((rcx & 0xfffn) !== 0n || rcx >> 54n !== 0n) return null;
+/** The halves of RCX. @returns null: reserved bits are set */
+export function decodeVcpuAndFlags(low: number, high: number): VcpuAndFlags | null {
+  if ((low & 0xfff) !== 0 || high >>> 22 !== 0) return null;
   return {
-    tdvpr: Number(rcx & 0x000f_ffff_ffff_f000n),
-    hostRecoverabilityHint: ((rcx >> 52n) & 1n) !== 0n,
-    resumeL1: ((rcx >> 53n) & 1n) !== 0n,
+    tdvpr: (high & 0xf_ffff) * 0x1_0000_0000 + low,
+    hostRecoverabilityHint: (high & (1 << 20)) !== 0,
+    resumeL1: (high & (1 << 21)) !== 0,
   };
 }
 
@@ -59,8 +60,8 @@ export interface TdEntry {
   readonly tscAdjust: bigint;
   /** TDVPR of the vCPU that ran on this logical processor last. */
   readonly lastTdvpr: number;
-  /** All checks have passed: releases OP_STATE's lock. */
-  commit(): void;
+  /** Number of locks held while the vCPU runs: all but OP_STATE's. */
+  readonly pageLocks: number;
 }
 
 /**
@@ -90,13 +91,13 @@ export function enterTd(vp: VpContext, entry: TdEntry): bigint | null {
   }
   if (filter.kind === "notify") notifyZeroStep(vp);
 
-  entry.commit();
+  vp.locks.release(lp, entry.pageLocks);
   if (entry.flags.tdvpr !== entry.lastTdvpr) {
     // Translations and branch predictions do not tell vCPUs of a TD apart.
     flushAllTdAsids(lp, tdcs);
     lp.wrmsr(IA32_PRED_CMD, 1n);
   }
-  for (let i = 0; i < 16; i++) vp.vmm[i] = lp.regs.gpr(i);
+  for (let i = 0; i < 32; i++) vp.vmmWords[i] = lp.regs.u32[i];
   resumeTdcall(vp, entry.flags);
   requestNmiWindow(vp);
   writeSpecCtrlShadow(vp);
@@ -111,10 +112,11 @@ export function enterTd(vp: VpContext, entry: TdEntry): bigint | null {
 /** What is asked often, out of TDCS and TDVPS once. */
 function loadContext(vp: VpContext): void {
   const { tdcs } = vp;
-  vp.attributes = tdcs.get(TDCS.ATTRIBUTES);
-  vp.xfam = vp.tdvps.get(TDVPS.XFAM);
+  vp.debug = (tdcs.low(TDCS.ATTRIBUTES) & 1) !== 0;
+  vp.perfmon = tdcs.high(TDCS.ATTRIBUTES) >>> 31 !== 0;
+  vp.xfamLow = vp.tdvps.low(TDVPS.XFAM);
   vp.gpaw = tdcs.get(TDCS.GPAW) !== 0;
-  vp.noRbpMod = (tdcs.get(TDCS.CONFIG_FLAGS) & 4n) !== 0n;
+  vp.noRbpMod = (tdcs.low(TDCS.CONFIG_FLAGS) & NO_RBP_MOD) !== 0;
 }
 
 function check(vp: VpContext, entry: TdEntry): bigint | null {
@@ -128,7 +130,7 @@ function check(vp: VpContext, entry: TdEntry): bigint | null {
   if (BigInt.asIntN(64, lp.rdtsc() - tdvps.get(TDVPS.LAST_EXIT_TSC)) < 0n) return TDX_STATUS.TDX_TSC_ROLLBACK;
   if (
     tdcs.getAt(TDCS.CPUID_FLAGS, CpuidFlag.monitor_mwait_supported) !== 0 &&
-    (readMsr(lp, IA32_MISC_ENABLE) & ENABLE_MONITOR_FSM) === 0n
+    (lp.rdmsrLow(IA32_MISC_ENABLE) & ENABLE_MONITOR_FSM) === 0
   )
     return withOperand(TDX_STATUS.TDX_INCORRECT_MSR_VALUE, IA32_MISC_ENABLE);
   return null;
@@ -139,10 +141,13 @@ function resumeTdcall(vp: VpContext, flags: VcpuAndFlags): void {
   const { tdvps } = vp;
   const last = tdvps.get(TDVPS.LAST_TD_EXIT);
   if (last === LastTdExit.TDVMCALL) {
-    const control = Number(tdvps.getAt(TDVPS.GPR, Gpr.RCX) & 0xffff_ffffn);
+    const gprs = TDVPS.GPR.offset;
+    const control = tdvps.get32(gprs + 8 * Gpr.RCX);
     saveXmmsByMask(vp, control >>> 16);
-    for (let i = 2; i < 16; i++) if ((control & (1 << i)) !== 0) tdvps.setAt(TDVPS.GPR, i, vp.vmm[i]);
-    tdvps.setAt(TDVPS.GPR, Gpr.RAX, TDX_STATUS.TDX_SUCCESS);
+    for (let i = 2; i < 16; i++)
+      if ((control & (1 << i)) !== 0) tdvps.store32(gprs + 8 * i, vp.vmmWords, 2 * i, 2);
+    // RAX: TDX_SUCCESS.
+    tdvps.setHalves(TDVPS.GPR, 0, 0);
   } else if (last === LastTdExit.ASYNC_TRAP) {
     const status = tdvps.getAt(TDVPS.GPR, Gpr.RAX) & ~HOST_RECOVERABILITY_HINT;
     tdvps.setAt(
@@ -208,7 +213,7 @@ function run(vp: VpContext): void {
 function emulateEptViolationTdExit(vp: VpContext, gpa: bigint): void {
   const { lp, tdvps } = vp;
   const { regs } = lp;
-  initializeExtendedState(lp, vp.xfam);
+  initializeExtendedState(lp, vp.xfamLow);
   tdvps.set(TDVPS.VCPU_STATE, VcpuState.VCPU_READY);
   tdvps.set(TDVPS.LAST_TD_EXIT, LastTdExit.ASYNC_FAULT);
   for (let i = 1; i < 16; i++) if (i !== Gpr.RSP && i !== Gpr.RBP) regs.setGpr(i, 0n);

@@ -16,6 +16,7 @@ import { Flow, type VpContext } from "./vp-context.js";
 const FATAL = 1n << 61n;
 const HOST_RECOVERABILITY_HINT = 1n << 60n;
 const BUS_LOCK_PREEMPTED = 1 << 26;
+const XFAM_SSE = 2;
 
 /**
  * Asynchronous TD exit. `status` decides what becomes of the vCPU and the TD; the low half of RAX is the exit reason.
@@ -114,12 +115,13 @@ export function tdVmexitToVmm(
     tdvps.set(TDVPS.LAST_TD_EXIT, lastTdExit);
     saveGuestExtendedState(vp);
     if (trap) advanceGuestRip(vp);
-    const epoch = Number(tdvps.get(TDVPS.VCPU_EPOCH) & 1n);
+    const epoch = tdvps.low(TDVPS.VCPU_EPOCH) & 1;
     tdcs.setAt(TDCS.REFCOUNT, epoch, (tdcs.getAt(TDCS.REFCOUNT, epoch) - 1) & 0xffff);
   }
   vp.locks.release(lp);
-  initializeExtendedState(lp, vp.xfam | 2n);
+  initializeExtendedState(lp, vp.xfamLow | XFAM_SSE);
   loadVmmState(vp);
   xmm?.load(lp.regs);
-  for (let i = 0; i < 16; i++) if (i !== Gpr.RSP) lp.regs.setGpr(i, vp.vmm[i]);
+  const { u32 } = lp.regs;
+  for (let i = 0; i < 32; i++) if (i >>> 1 !== Gpr.RSP) u32[i] = vp.vmmWords[i];
 }

@@ -8,13 +8,12 @@ import { Gpr } from "@swtdx/cpu";
 import type { SeamCall } from "../call.js";
 import { lockTdcs, lockTdvpr, mapTdvps } from "../host/support.js";
 import { Lock } from "../locks.js";
-import { readMsr } from "./guest-state.js";
 import { decodeVcpuAndFlags, enterTd, IA32_MISC_ENABLE } from "./td-entry.js";
 import { checkAndAssociateVcpu } from "./vcpu-association.js";
-import { VpContext, type GuestSidePlatform } from "./vp-context.js";
+import type { GuestSidePlatform } from "./vp-context.js";
 
 /** IA32_MISC_ENABLE[22]: LIMIT_CPUID_MAXVAL. */
-const LIMIT_CPUID_MAXVAL = 1n << 22n;
+const LIMIT_CPUID_MAXVAL = 1 << 22;
 
 /** What TDH.VP.ENTER needs of the module besides what every function does. */
 export interface VpEnterHost {
@@ -22,7 +21,7 @@ export interface VpEnterHost {
   /** IA32_TSC_ADJUST as TDH.SYS.INIT found it. */
   readonly tscAdjust: bigint;
   /** TDVPR of the vCPU that ran last, by number of the logical processor. */
-  readonly lastTdvpr: Map<number, number>;
+  readonly lastTdvpr: (number | undefined)[];
 }
 
 /**
@@ -31,33 +30,28 @@ export interface VpEnterHost {
  */
 export function tdhVpEnter(call: SeamCall, host: VpEnterHost): bigint {
   const { lp } = call;
-  if ((readMsr(lp, IA32_MISC_ENABLE) & LIMIT_CPUID_MAXVAL) !== 0n)
+  if ((lp.rdmsrLow(IA32_MISC_ENABLE) & LIMIT_CPUID_MAXVAL) !== 0)
     return TDX_STATUS.TDX_LIMIT_CPUID_MAXVAL_SET;
-  const flags = decodeVcpuAndFlags(call.rcx);
+  const { u32 } = lp.regs;
+  const flags = decodeVcpuAndFlags(u32[Gpr.RCX * 2], u32[Gpr.RCX * 2 + 1]);
   if (flags === null) return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RCX");
-  let status = lockTdvpr(call, BigInt(flags.tdvpr), "RCX", Lock.SHARED);
+  let status = lockTdvpr(call, flags.tdvpr, "RCX", Lock.SHARED);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
   const pageLocks = call.locks.count;
   status = lockTdcs(call, Lock.SHARED);
   if (status !== TDX_STATUS.TDX_SUCCESS) return status;
-  const { tdr, tdcs } = call;
+  const { tdcs } = call;
   const tdvps = mapTdvps(call, flags.tdvpr);
   if (tdvps === null) return TDX_STATUS.TDX_TDCX_NUM_INCORRECT;
   const association = checkAndAssociateVcpu(lp, tdcs, tdvps, false);
   if (association.status !== TDX_STATUS.TDX_SUCCESS) return association.status;
 
-  const vp = new VpContext(lp, host.guestSide, tdr, tdcs, tdvps, call.locks, call.vmm);
-  vp.hkid = tdr.hkid;
-  const refused = enterTd(vp, {
-    flags,
-    newAssociation: association.newAssociation,
-    tscAdjust: host.tscAdjust,
-    lastTdvpr: host.lastTdvpr.get(lp.index) ?? -1,
-    commit: () => {
-      // OP_STATE is not held while the guest runs.
-      call.locks.release(lp, pageLocks);
-      host.lastTdvpr.set(lp.index, flags.tdvpr);
-    },
-  });
-  return refused ?? lp.regs.gpr(Gpr.RAX);
+  const vp = call.vpContext(host.guestSide, tdvps);
+  const lastTdvpr = host.lastTdvpr[lp.index] ?? -1;
+  // OP_STATE is not held while the guest runs.
+  const { newAssociation } = association;
+  const refused = enterTd(vp, { flags, newAssociation, tscAdjust: host.tscAdjust, lastTdvpr, pageLocks });
+  if (refused !== null) return refused;
+  host.lastTdvpr[lp.index] = flags.tdvpr;
+  return lp.regs.gpr(Gpr.RAX);
 }

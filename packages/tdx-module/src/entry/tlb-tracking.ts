@@ -29,21 +29,22 @@ export function adjustTlbTrackingState(
   const lock = tdcs.pa(TDCS.EPOCH_LOCK.offset);
   const key = tdcs.keyId;
   if (acquireSharex(lp, lock, key, Lock.SHARED) !== TDX_STATUS.TDX_SUCCESS) return false;
-  const epoch = tdcs.get(TDCS.TD_EPOCH);
-  count(tdcs, epoch, 1);
+  const low = tdcs.low(TDCS.TD_EPOCH);
+  const high = tdcs.high(TDCS.TD_EPOCH);
+  count(tdcs, low, 1);
   releaseSharex(lp, lock, key, Lock.SHARED);
-  if (epoch !== tdvps.get(TDVPS.VCPU_EPOCH)) {
+  if (low !== tdvps.low(TDVPS.VCPU_EPOCH) || high !== tdvps.high(TDVPS.VCPU_EPOCH)) {
     if (!newAssociation) flushAllTdAsids(lp, tdcs);
-    tdvps.set(TDVPS.VCPU_EPOCH, epoch);
+    tdvps.setHalves(TDVPS.VCPU_EPOCH, low, high);
   }
   return true;
 }
 
 /** The vCPU will not be entered after all. */
 export const revertTlbTrackingState = (tdcs: TdcsStructure, tdvps: TdvpsStructure): void =>
-  count(tdcs, tdvps.get(TDVPS.VCPU_EPOCH), -1);
+  count(tdcs, tdvps.low(TDVPS.VCPU_EPOCH), -1);
 
-const count = (tdcs: TdcsStructure, epoch: bigint, by: number): void => {
-  const index = Number(epoch & 1n);
+const count = (tdcs: TdcsStructure, epoch: number, by: number): void => {
+  const index = epoch & 1;
   tdcs.setAt(TDCS.REFCOUNT, index, (tdcs.getAt(TDCS.REFCOUNT, index) + by) & 0xffff);
 };

@@ -8,6 +8,9 @@ import type { SeamContext } from "@swtdx/cpu";
 import { TDCS, type TdcsStructure } from "../structures/tdcs.js";
 import { TDVPS, VCPU_NO_LP, VcpuState, type TdvpsStructure } from "../structures/tdvps.js";
 
+/** What comes of it on most TD entries. */
+const ASSOCIATED_BEFORE = { status: TDX_STATUS.TDX_SUCCESS, newAssociation: false } as const;
+
 /** @param allowDisabled a vCPU that had a triple fault will do (TDH.VP.RD) */
 export function checkAndAssociateVcpu(
   lp: SeamContext,
@@ -19,7 +22,7 @@ export function checkAndAssociateVcpu(
   if (state !== VcpuState.VCPU_READY && !(allowDisabled && state === VcpuState.VCPU_DISABLED))
     return { status: TDX_STATUS.TDX_VCPU_STATE_INCORRECT, newAssociation: false };
   const associated = tdvps.get(TDVPS.ASSOC_LPID);
-  if (associated === lp.index) return { status: TDX_STATUS.TDX_SUCCESS, newAssociation: false };
+  if (associated === lp.index) return ASSOCIATED_BEFORE;
   if (associated !== VCPU_NO_LP) return { status: TDX_STATUS.TDX_VCPU_ASSOCIATED, newAssociation: false };
   associate(lp, tdcs, tdvps);
   return { status: TDX_STATUS.TDX_SUCCESS, newAssociation: true };

@@ -7,10 +7,10 @@
  * Source: intel/tdx-module src/common/data_structures/tdx_local_data.h (vp_ctx_t).
  */
 import type { Hpa, KeyId, Trace } from "@swtdx/abi";
-import type { RegisterFile, SeamContext } from "@swtdx/cpu";
+import { type RegisterFile, type SeamContext, VMCS } from "@swtdx/cpu";
 import type { GuestMetadata } from "../guest/metadata-access.js";
 import type { HeldLocks } from "../locks.js";
-import type { TdcsStructure } from "../structures/tdcs.js";
+import { TDCS, type TdcsStructure } from "../structures/tdcs.js";
 import { TDVPS, type TdvpsStructure } from "../structures/tdvps.js";
 import type { TdrStructure } from "../structures/tdr.js";
 import type { CrFixedBits } from "../tables/control-registers.js";
@@ -50,19 +50,26 @@ export interface GuestSidePlatform {
 
 export class VpContext {
   readonly regs: RegisterFile;
-  attributes = 0n;
-  xfam = 0n;
+  /** What an HKID counts in a physical address. */
+  readonly #keyIdUnit: number;
+  /** The caller's GPRs as 32-bit words. */
+  readonly vmmWords: Uint32Array;
+  /** TDCS.ATTRIBUTES: DEBUG and PERFMON. */
+  debug = false;
+  perfmon = false;
+  /** TDVPS.XFAM, which has no bits above 31. */
+  xfamLow = 0;
   /** TDCS.CONFIG_FLAGS.NO_RBP_MOD. */
   noRbpMod = false;
   gpaw = false;
   hkid = 0 as KeyId;
   /** Length of the instruction and reason of the VM exit at hand. */
   exitReason = 0;
-  exitQualification = 0n;
   exitIntrInfo = 0;
   busLockPreempted = false;
   /** RIP at VM entry after TDH.VP.ENTER: an EPT violation at the same one is no progress. */
-  ripOnTdEntry = 0n;
+  ripOnTdEntryLow = 0;
+  ripOnTdEntryHigh = 0;
   /** Of guestSideGpa: where the GPA is. */
   mappedHpa = 0 as Hpa;
   mappedKeyId = 0 as KeyId;
@@ -83,17 +90,35 @@ export class VpContext {
     readonly vmm = new BigUint64Array(16),
   ) {
     this.regs = lp.regs;
+    this.#keyIdUnit = 2 ** platform.keyIdShift;
+    this.vmmWords = new Uint32Array(vmm.buffer, vmm.byteOffset, vmm.length * 2);
   }
 
-  get debug(): boolean {
-    return (this.attributes & 1n) !== 0n;
+  /** TDH.VP.ENTER: nothing is left of the time before. */
+  begin(hkid: KeyId): void {
+    this.hkid = hkid;
+    this.busLockPreempted = false;
+    this.vmmSpecCtrl = 0n;
+    this.vmmDsArea = 0n;
+    this.vmmTsxCtrl = 0n;
+  }
+
+  get attributes(): bigint {
+    return this.tdcs.get(TDCS.ATTRIBUTES);
+  }
+  get xfam(): bigint {
+    return BigInt(this.xfamLow);
+  }
+  /** Of the VM exit at hand. */
+  get exitQualification(): bigint {
+    return this.lp.vmread(VMCS.EXIT_QUALIFICATION);
   }
   get veInfoValid(): boolean {
     return this.tdvps.get(TDVPS.VE_INFO_VALID) !== 0;
   }
   /** HPA (with the HKID) of the TD VMCS. */
   get vmcs(): number {
-    return this.tdvps.vmcsPa + this.hkid * 2 ** this.platform.keyIdShift;
+    return this.tdvps.vmcsPa + this.hkid * this.#keyIdUnit;
   }
   /** A mistake of the module's own, or a processor that does what it was told not to: no way on. */
   fatalError(reason: string): never {

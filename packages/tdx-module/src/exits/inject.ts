@@ -94,14 +94,14 @@ export function injectVe(vp: VpContext, reason: number, qualification: bigint, g
 
 /** Whether an event is set up for the next VM entry. */
 export const eventInjected = ({ lp }: VpContext): boolean =>
-  (lp.vmread(VMCS.VM_ENTRY_INTR_INFO_FIELD) & VALID) !== 0n;
+  lp.vmreadLow(VMCS.VM_ENTRY_INTR_INFO_FIELD) >>> 31 !== 0;
 
-const BLOCKED_BY_STI_OR_MOVSS = 3n;
+const BLOCKED_BY_STI_OR_MOVSS = 3;
 
 export function clearMovssStiBlocking({ lp }: VpContext): void {
-  const state = lp.vmread(VMCS.GUEST_INTERRUPTIBILITY_INFO);
-  if ((state & BLOCKED_BY_STI_OR_MOVSS) !== 0n)
-    lp.vmwrite(VMCS.GUEST_INTERRUPTIBILITY_INFO, state & ~BLOCKED_BY_STI_OR_MOVSS);
+  const state = lp.vmreadLow(VMCS.GUEST_INTERRUPTIBILITY_INFO);
+  if ((state & BLOCKED_BY_STI_OR_MOVSS) !== 0)
+    lp.vmwriteHalves(VMCS.GUEST_INTERRUPTIBILITY_INFO, state & ~BLOCKED_BY_STI_OR_MOVSS, 0);
 }
 
 export function blockNmi({ lp }: VpContext): void {
@@ -111,19 +111,29 @@ export function blockNmi({ lp }: VpContext): void {
 /** To the next instruction: RIP, interrupt shadow, pending single-step trap. */
 export function advanceGuestRip(vp: VpContext): void {
   const { lp } = vp;
-  const length = lp.vmread(VMCS.VM_EXIT_INSTRUCTION_LEN);
-  lp.vmwrite(VMCS.GUEST_RIP, (lp.vmread(VMCS.GUEST_RIP) + length) & 0xffff_ffff_ffff_ffffn);
+  const rip = lp.vmreadLow(VMCS.GUEST_RIP) + lp.vmreadLow(VMCS.VM_EXIT_INSTRUCTION_LEN);
+  const carry = rip > 0xffff_ffff ? 1 : 0;
+  lp.vmwriteHalves(VMCS.GUEST_RIP, rip >>> 0, (lp.vmreadHigh(VMCS.GUEST_RIP) + carry) >>> 0);
   clearMovssStiBlocking(vp);
   const singleStep =
-    (lp.vmread(VMCS.GUEST_RFLAGS) & (1n << 8n)) !== 0n && (lp.vmread(VMCS.GUEST_IA32_DEBUGCTL) & 2n) === 0n;
-  const pending = lp.vmread(VMCS.GUEST_PENDING_DBG_EXCEPTIONS);
-  const next = singleStep ? pending | (1n << 14n) : pending & ~(1n << 14n);
-  if (next !== pending) lp.vmwrite(VMCS.GUEST_PENDING_DBG_EXCEPTIONS, next);
+    (lp.vmreadLow(VMCS.GUEST_RFLAGS) & RFLAGS_TF) !== 0 &&
+    (lp.vmreadLow(VMCS.GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF) === 0;
+  const pending = lp.vmreadLow(VMCS.GUEST_PENDING_DBG_EXCEPTIONS);
+  const next = (singleStep ? pending | PENDING_BS : pending & ~PENDING_BS) >>> 0;
+  if (next !== pending)
+    lp.vmwriteHalves(
+      VMCS.GUEST_PENDING_DBG_EXCEPTIONS,
+      next,
+      lp.vmreadHigh(VMCS.GUEST_PENDING_DBG_EXCEPTIONS),
+    );
 }
+const RFLAGS_TF = 1 << 8;
+const DEBUGCTL_BTF = 2;
+const PENDING_BS = 1 << 14;
 
 /** CPL 0..3: DPL of SS. */
 export const guestCpl = ({ lp }: VpContext): number => Number((lp.vmread(VMCS.GUEST_SS_AR_BYTES) >> 5n) & 3n);
 
 export const isGuestIn64bMode = ({ lp }: VpContext): boolean =>
-  (lp.vmread(VMCS.GUEST_IA32_EFER) & (1n << 10n)) !== 0n &&
-  (lp.vmread(VMCS.GUEST_CS_AR_BYTES) & (1n << 13n)) !== 0n;
+  (lp.vmreadLow(VMCS.GUEST_IA32_EFER) & (1 << 10)) !== 0 &&
+  (lp.vmreadLow(VMCS.GUEST_CS_AR_BYTES) & (1 << 13)) !== 0;

@@ -33,9 +33,8 @@ const REASON_RESERVED = 0x73ff_0000;
 export function tdDispatcher(vp: VpContext): Flow {
   const { lp, tdvps } = vp;
   tdvps.set(TDVPS.LAST_EXIT_TSC, lp.rdtsc());
-  vp.exitReason = Number(lp.vmread(VMCS.VM_EXIT_REASON));
-  vp.exitQualification = lp.vmread(VMCS.EXIT_QUALIFICATION);
-  vp.exitIntrInfo = Number(lp.vmread(VMCS.VM_EXIT_INTR_INFO)) | 0;
+  vp.exitReason = lp.vmreadLow(VMCS.VM_EXIT_REASON);
+  vp.exitIntrInfo = lp.vmreadLow(VMCS.VM_EXIT_INTR_INFO) | 0;
   const failed = (vp.exitReason & ENTRY_FAILED) !== 0;
   if (!failed && tdvps.getAt(TDVPS.VM_LAUNCHED, 0) === 0) tdvps.setAt(TDVPS.VM_LAUNCHED, 0, 1);
   // Another logical processor met a machine check in this TD.
@@ -173,8 +172,8 @@ function msrOutcome(vp: VpContext, access: MsrAccess): Flow {
 /** The event whose delivery the VM exit interrupted is injected again at the next VM entry. */
 function handleIdtVectoring(vp: VpContext): Flow | null {
   const { lp } = vp;
+  if ((lp.vmreadLow(VMCS.IDT_VECTORING_INFO_FIELD) & INTR_VALID) === 0) return null;
   const info = lp.vmread(VMCS.IDT_VECTORING_INFO_FIELD);
-  if ((Number(info) & INTR_VALID) === 0) return null;
   const reason = vp.exitReason & 0xffff;
   const expected =
     reason === ExitReason.TASK_SWITCH ||

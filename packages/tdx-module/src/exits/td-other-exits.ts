@@ -15,7 +15,7 @@ const VECTOR_MC = 18;
 const TYPE_NMI = 2;
 
 export function tdRdpmcExit(vp: VpContext): Flow {
-  if (vp.attributes >> 63n === 0n) {
+  if (!vp.perfmon) {
     injectGp(vp);
     return Flow.RESUME;
   }

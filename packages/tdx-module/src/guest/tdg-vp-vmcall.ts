@@ -12,27 +12,32 @@ import { ExitReason } from "../tables/exit-reasons.js";
 
 /** Registers that cannot be passed: RAX, RCX, RSP; RBP too with CONFIG_FLAGS.NO_RBP_MOD. */
 const NOT_SELECTABLE = (1 << Gpr.RAX) | (1 << Gpr.RCX) | (1 << Gpr.RSP);
-const BUS_LOCK_PREEMPTED = 1n << 26n;
+const BUS_LOCK_PREEMPTED = 1 << 26;
 
 export function tdgVpVmcall(vp: VpContext): bigint | Flow {
-  const { regs, vmm } = vp;
-  const control = regs.gpr(Gpr.RCX);
+  const { vmmWords } = vp;
+  const { u32 } = vp.regs;
+  const control = u32[Gpr.RCX * 2];
   const forbidden = vp.noRbpMod ? NOT_SELECTABLE | (1 << Gpr.RBP) : NOT_SELECTABLE;
-  const gprSelect = regs.get32(Gpr.RCX * 8) & 0xffff;
-  if ((gprSelect & forbidden) !== 0 || control >> 32n !== 0n)
+  if ((control & forbidden) !== 0 || u32[Gpr.RCX * 2 + 1] !== 0)
     return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RCX");
 
   for (let i = 2; i < 16; i++) {
-    if ((gprSelect & (1 << i)) !== 0) vmm[i] = regs.gpr(i);
-    else if (i !== Gpr.RBP || !vp.noRbpMod) vmm[i] = 0n;
+    const selected = (control & (1 << i)) !== 0;
+    // RBP is the VMM's own.
+    if (!selected && i === Gpr.RBP && vp.noRbpMod) continue;
+    vmmWords[2 * i] = selected ? u32[2 * i] : 0;
+    vmmWords[2 * i + 1] = selected ? u32[2 * i + 1] : 0;
   }
-  vmm[Gpr.RCX] = control;
-  vmm[Gpr.RAX] = BigInt(ExitReason.TDCALL) | (vp.busLockPreempted ? BUS_LOCK_PREEMPTED : 0n);
+  vmmWords[Gpr.RCX * 2] = control;
+  vmmWords[Gpr.RCX * 2 + 1] = 0;
+  vmmWords[Gpr.RAX * 2] = ExitReason.TDCALL | (vp.busLockPreempted ? BUS_LOCK_PREEMPTED : 0);
+  vmmWords[Gpr.RAX * 2 + 1] = 0;
   vp.busLockPreempted = false;
   const { trace } = vp.platform;
   trace.tdcalls[TDCALL_LEAF["TDG.VP.VMCALL"]]++;
   if (trace.on.TDCALL) traceVmcall(vp);
-  tdVmexitToVmm(vp, VcpuState.VCPU_READY, LastTdExit.TDVMCALL, Number(control >> 16n) & 0xffff, false, true);
+  tdVmexitToVmm(vp, VcpuState.VCPU_READY, LastTdExit.TDVMCALL, control >>> 16, false, true);
   return Flow.TD_EXIT;
 }
 

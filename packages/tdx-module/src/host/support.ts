@@ -11,7 +11,7 @@ import { findTdmr, Level, PageType, pamtEntryPa, pamtPageType, type TdmrEntry } 
 import { septWalk } from "../structures/sept.js";
 import { MIN_NUM_TDCS_PAGES, TDCS } from "../structures/tdcs.js";
 import { LifecycleState, TDR, type TdrStructure } from "../structures/tdr.js";
-import { MIN_TDVPS_PAGES, TDVPS, TdvpsStructure } from "../structures/tdvps.js";
+import { MIN_TDVPS_PAGES, TDVPS, type TdvpsStructure } from "../structures/tdvps.js";
 import { opStateIsSeamcallAllowed, opStateNeedsTlbTracking } from "../tables/op-state.js";
 import { septStateIsSeamcallAllowed } from "../tables/sept-state.js";
 import { isTlbTracked } from "./tlb-tracked.js";
@@ -25,7 +25,7 @@ const {
 } = TDX_STATUS;
 
 /** An HPA operand without KeyID, aligned to `alignment`; -1 when it is none. */
-export function hpaOperand(call: SeamCall, value: bigint, alignment = 4096): number {
+export function hpaOperand(call: SeamCall, value: bigint | number, alignment = 4096): number {
   const address = Number(value);
   if (address >= call.module.keyIdUnit) return -1;
   return address % alignment === 0 ? address : -1;
@@ -168,7 +168,12 @@ export function lockTd(
 }
 
 /** A vCPU by its TDVPR operand: TDVPR, then its TD. `call.pamtEntry` is the TDVPR's. */
-export function lockTdvpr(call: SeamCall, value: bigint, operand: OperandIdName, lock: Lock): bigint {
+export function lockTdvpr(
+  call: SeamCall,
+  value: bigint | number,
+  operand: OperandIdName,
+  lock: Lock,
+): bigint {
   const pa = hpaOperand(call, value);
   const status = lockPage(call, pa, operand, lock, PageType.PT_TDVPR);
   if (status !== TDX_SUCCESS) return status;
@@ -178,7 +183,7 @@ export function lockTdvpr(call: SeamCall, value: bigint, operand: OperandIdName,
 
 /** The vCPU's TDVPS, or null when it has not all its pages. */
 export function mapTdvps(call: SeamCall, tdvpr: number): TdvpsStructure | null {
-  const tdvps = new TdvpsStructure(call.lp, tdvpr as Hpa, call.tdr.hkid);
+  const tdvps = call.findTdvps(tdvpr as Hpa);
   return tdvps.get(TDVPS.NUM_TDVPS_PAGES) < MIN_TDVPS_PAGES ? null : tdvps;
 }
 

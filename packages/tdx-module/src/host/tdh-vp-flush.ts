@@ -26,6 +26,6 @@ export const tdhVpFlush: SeamcallHandler = (call) => {
   tdvps.setAt(TDVPS.VM_LAUNCHED, 0, 0);
   tdvps.set(TDVPS.ASSOC_LPID, VCPU_NO_LP);
   tdcs.set(TDCS.NUM_ASSOC_VCPUS, tdcs.get(TDCS.NUM_ASSOC_VCPUS) - 1);
-  module.lastTdvpr.delete(lp.index);
+  module.lastTdvpr[lp.index] = undefined;
   return TDX_STATUS.TDX_SUCCESS;
 };

@@ -114,7 +114,7 @@ export class TdcsStructure extends ControlStructure {
   readonly #pages = new Float64Array(MAX_NUM_TDCS_PAGES).fill(-1);
 
   constructor(readonly tdr: TdrStructure) {
-    super(tdr.lp, tdr.hkid);
+    super(tdr.lp, tdr.hkid, MAX_NUM_TDCS_PAGES);
   }
 
   page(index: number): Hpa {
@@ -128,6 +128,7 @@ export class TdcsStructure extends ControlStructure {
   /** Where its pages are is read from the TDR again. */
   forget(): void {
     this.#pages.fill(-1);
+    this.unmap();
   }
 
   get debug(): boolean {

@@ -40,7 +40,7 @@ export class TdrStructure extends ControlStructure {
     readonly base: Hpa,
     globalHkid: KeyId,
   ) {
-    super(lp, globalHkid);
+    super(lp, globalHkid, 1);
   }
 
   page(): Hpa {
@@ -49,7 +49,7 @@ export class TdrStructure extends ControlStructure {
 
   /** The TD's private HKID. */
   get hkid(): KeyId {
-    return this.lp.readU16((this.base + TDR.HKID.offset) as Hpa, this.keyId) as KeyId;
+    return (this.get32(TDR.HKID.offset) & 0xffff) as KeyId;
   }
 
   /** Adds to (or subtracts from) the count of child 4 KiB pages. */
@@ -59,8 +59,7 @@ export class TdrStructure extends ControlStructure {
 
   /** HPA of TDCX page `index`. */
   tdcxPa(index: number): Hpa {
-    const pa = this.base + TDR.TDCX_PA.offset + index * 8;
-    const high = this.lp.readU32((pa + 4) as Hpa, this.keyId);
-    return (high * 0x1_0000_0000 + this.lp.readU32(pa as Hpa, this.keyId)) as Hpa;
+    const at = TDR.TDCX_PA.offset + index * 8;
+    return (this.get32(at + 4) * 0x1_0000_0000 + this.get32(at)) as Hpa;
   }
 }

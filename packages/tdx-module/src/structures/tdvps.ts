@@ -133,26 +133,19 @@ export const VCPU_NO_LP = 0xffffffff;
 export const VE_INFO_CONTENTS_VALID = 0xffffffff;
 
 export class TdvpsStructure extends ControlStructure {
-  readonly #pages: (Hpa | undefined)[];
-
   constructor(
     lp: SeamContext,
     /** HPA of the TDVPR page: the vCPU's handle. */
     readonly tdvprPa: Hpa,
     tdHkid: KeyId,
   ) {
-    super(lp, tdHkid);
-    this.#pages = [tdvprPa];
+    super(lp, tdHkid, MAX_TDVPS_PAGES);
   }
 
   page(index: number): Hpa {
-    return (this.#pages[index] ??= this.#readPagePa(index));
-  }
-
-  #readPagePa(index: number): Hpa {
-    const pa = this.tdvprPa + TDVPS.TDVPS_PAGE_PA.offset + index * 8;
-    const high = this.lp.readU32((pa + 4) as Hpa, this.keyId);
-    return (high * 0x1_0000_0000 + this.lp.readU32(pa as Hpa, this.keyId)) as Hpa;
+    if (index === TdvpsPage.VE_INFO) return this.tdvprPa;
+    const at = TDVPS.TDVPS_PAGE_PA.offset + index * 8;
+    return (this.get32(at + 4) * 0x1_0000_0000 + this.get32(at)) as Hpa;
   }
 
   /** HPA of the TD VMCS region. */

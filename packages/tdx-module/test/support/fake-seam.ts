@@ -40,6 +40,7 @@ export const GLOBAL_HKID = 32;
 export const TD_HKID = 33;
 export const KEY_SHIFT = 46;
 const VALID_INTR = 1n << 31n;
+const IA32_XSS = 0xda0;
 
 /** What the guest does up to its next VM exit. */
 export type GuestStep = (lp: FakeLp) => {
@@ -56,7 +57,6 @@ export class FakeLp {
   readonly msrs = new Map<number, bigint>([
     [0x48, 0n],
     [0x600, 0n],
-    [0xda0, 0n],
     [0x1a0, 1n << 18n],
     [0x3b, 0n],
     [0x49, 0n],
@@ -79,6 +79,10 @@ export class FakeLp {
     const page = this.#page(pa, key);
     return new DataView(page.buffer, pa % 4096);
   }
+  /** Nothing can be mapped: every access is one by itself. */
+  keyhole = (): number => -1;
+  readonly keyholes = 0;
+  readonly arena = { u8: new Uint8Array(), u32: new Uint32Array(), u64: new BigUint64Array() };
   read(pa: number, key: number, target: Uint8Array): void {
     target.set(this.#page(pa, key).subarray(pa % 4096, (pa % 4096) + target.length));
   }
@@ -103,6 +107,11 @@ export class FakeLp {
     const width = (field >> 13) & 3;
     const mask = width === 0 ? 0xffffn : width === 2 ? 0xffff_ffffn : 0xffff_ffff_ffff_ffffn;
     this.vmcs.set(field, value & mask);
+  }
+  vmreadLow = (field: number): number => Number(this.vmread(field) & 0xffff_ffffn);
+  vmreadHigh = (field: number): number => Number(this.vmread(field) >> 32n);
+  vmwriteHalves(field: number, low: number, high: number): void {
+    this.vmwrite(field, (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0));
   }
   vmlaunch(): VmExit {
     this.tsc += 100n;
@@ -133,23 +142,30 @@ export class FakeLp {
     edx: 0,
   });
   rdmsr(index: number): { kind: "ok"; value: bigint } | { kind: "fault"; vector: number; errorCode: number } {
-    const value = this.msrs.get(index);
+    const value = index === IA32_XSS ? this.regs.get(REG.XSS) : this.msrs.get(index);
     return value === undefined ? { kind: "fault", vector: 13, errorCode: 0 } : { kind: "ok", value };
   }
   wrmsr(index: number, value: bigint): { kind: "ok" } | { kind: "fault"; vector: number; errorCode: number } {
-    if (!this.msrs.has(index)) return { kind: "fault", vector: 13, errorCode: 0 };
-    this.msrs.set(index, value);
+    if (index === IA32_XSS) this.regs.set(REG.XSS, value);
+    else if (!this.msrs.has(index)) return { kind: "fault", vector: 13, errorCode: 0 };
+    else this.msrs.set(index, value);
     return { kind: "ok" };
   }
+  #half(index: number, shift: bigint): number {
+    const outcome = this.rdmsr(index);
+    return outcome.kind === "ok" ? Number((outcome.value >> shift) & 0xffff_ffffn) : -1;
+  }
+  rdmsrLow = (index: number): number => this.#half(index, 0n);
+  rdmsrHigh = (index: number): number => this.#half(index, 32n);
   xgetbv = (): bigint => this.regs.get(REG.XCR0);
   xsetbv(value: bigint): { kind: "ok" } {
     this.regs.set(REG.XCR0, value);
     return { kind: "ok" };
   }
-  xsaves(pa: number, key: number, mask: bigint): void {
+  xsaves(pa: number, key: number, mask: number): void {
     this.write(pa + 160, key, this.#xmm());
     this.writeU64(pa + 512, key, 3n);
-    this.writeU64(pa + 520, key, mask | (1n << 63n));
+    this.writeU64(pa + 520, key, BigInt(mask) | (1n << 63n));
   }
   xrstors(pa: number, key: number): void {
     const xmm = new Uint8Array(256);
@@ -350,13 +366,13 @@ export class TestTd {
     const { regs } = ctx;
     const vp = new VpContext(ctx, this.platform, this.tdr, this.tdcs, this.tdvps, new HeldLocks());
     vp.hkid = TD_HKID as KeyId;
-    const flags = decodeVcpuAndFlags(BigInt(this.tdvps.tdvprPa))!;
+    const flags = decodeVcpuAndFlags(this.tdvps.tdvprPa, 0)!;
     const status = enterTd(vp, {
       flags,
       newAssociation: false,
       tscAdjust: 0n,
       lastTdvpr: this.lastTdvpr,
-      commit: () => undefined,
+      pageLocks: 0,
     });
     this.lastTdvpr = flags.tdvpr;
     return status ?? regs.gpr(Gpr.RAX);
@@ -400,7 +416,7 @@ export class VpEnterRun {
     this.pamtTdr = pamtEntryPa(TDMR, td.tdr.base, Level.PT_4KB);
     setPamtEntry(ctx, this.pamtTdvpr, GLOBAL_HKID as KeyId, PageType.PT_TDVPR, td.tdr.base);
     setPamtEntry(ctx, this.pamtTdr, GLOBAL_HKID as KeyId, PageType.PT_TDR, 0);
-    this.host = { guestSide: td.platform, tscAdjust: 0n, lastTdvpr: new Map() };
+    this.host = { guestSide: td.platform, tscAdjust: 0n, lastTdvpr: [] };
   }
 
   /** @returns RAX */

@@ -28,6 +28,7 @@ interface Unit {
 
 export class X86Engine implements ExecutionEngine {
   readonly name = "x86";
+  readonly handsOver = true;
   readonly #units = new Map<GuestContext, Unit>();
   readonly #hosts = new Map<GuestContext, EngineHost>();
 

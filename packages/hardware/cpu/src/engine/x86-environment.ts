@@ -68,13 +68,13 @@ export class GuestEnvironment implements X86Environment {
 
   /** Execution begins with the instruction count of the register file. */
   begin(core: X86Core): void {
-    this.#seen = Number(core.instructions);
+    this.#seen = core.instructions;
     this.#screened = -1;
     this.handover = false;
   }
   /** Lets the processor's clock catch up with what has been executed. */
   sync(core: X86Core): void {
-    const now = Number(core.instructions);
+    const now = core.instructions;
     if (now !== this.#seen) {
       this.g.elapse(now - this.#seen);
       this.#seen = now;

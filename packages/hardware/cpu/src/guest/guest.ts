@@ -20,6 +20,8 @@ import { deliverThroughIdt } from "./idt.js";
 /** XCR0 bits the processor has: x87, SSE, PKRU. */
 export const XCR0_SUPPORTED = 0x203n;
 
+const XCR0_BITS = Number(XCR0_SUPPORTED);
+
 /** What a guest needs besides. */
 export interface GuestServices extends GuestHost {
   readonly msrs: MsrFile;
@@ -385,9 +387,9 @@ export class Guest extends GuestControlRegisters implements GuestContext {
 
   /** Whether XCR0 may have this value. */
   static validXcr0(value: bigint): boolean {
-    return (
-      (value & 1n) === 1n && (value & ~XCR0_SUPPORTED) === 0n && ((value & 4n) === 0n || (value & 2n) !== 0n)
-    );
+    if (value > LOW32) return false;
+    const bits = Number(value);
+    return (bits & 1) === 1 && (bits & ~XCR0_BITS) === 0 && ((bits & 4) === 0 || (bits & 2) !== 0);
   }
   /** Whether NMIs are virtual. */
   get virtualNmis(): boolean {

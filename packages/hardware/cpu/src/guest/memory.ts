@@ -5,7 +5,7 @@
  */
 import { REG, type RegisterFile } from "@swtdx/x86";
 import { Step, type GuestEvent } from "../interface/engine.js";
-import { Ept, EPT_R, EPT_W, EPT_X, EPT_XU, EptWalker, type EptRoot } from "../memory/ept.js";
+import { Ept, EPT_R, EPT_W, EPT_X, EPT_XU, EptWalker, newEptRoot, type EptRoot } from "../memory/ept.js";
 import {
   newPagingMode,
   pageAccessAllowed,
@@ -38,6 +38,9 @@ export abstract class GuestMemory implements TableMemory {
   readonly paging: PagingWalker;
   readonly event: GuestEvent = { vector: 0, type: 3, hasErrorCode: false, errorCode: 0, length: 0 };
   readonly buffer: ArrayBufferLike;
+  /** Where VM entry puts the guest's EPTs. */
+  readonly ownRoot = newEptRoot();
+  readonly ownSharedRoot = newEptRoot();
   /** EPT of the guest; null when it runs without EPT. */
   eptRoot: EptRoot | null = null;
   /** A TD's second EPT, for GPAs with the shared bit. */

@@ -193,6 +193,11 @@ export interface ExecutionEngine {
   claims(guest: GuestContext): boolean;
   /** True when something of this engine was left and goes on at RIP, whatever stands there. */
   awaits?(guest: GuestContext): boolean;
+  /**
+   * It notices when RIP arrives at another engine's code, and hands over: a guest that it left by a VM exit it may go on
+   * with, unless another engine awaits it.
+   */
+  readonly handsOver?: boolean;
   /** Called once for each logical processor, before any guest runs. */
   attach?(guest: GuestContext, host: EngineHost): void;
   /**

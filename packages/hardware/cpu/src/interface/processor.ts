@@ -57,6 +57,8 @@ export interface LogicalProcessor {
   readonly regs: RegisterFile;
   /** IA32_TIME_STAMP_COUNTER now: advances with retired instructions (and `advance`). */
   readonly tsc: bigint;
+  /** The same as a number: exact below 2^53. */
+  readonly tscNumber: number;
   /** Lets `ticks` TSC ticks of host work or idling pass; timers that expire become pending. */
   advance(ticks: bigint): void;
 
@@ -125,5 +127,5 @@ export interface LogicalProcessor {
   takeNmi(): boolean;
   readonly interruptPending: boolean;
   /** The local APIC timer in TSC-deadline mode: `vector` becomes pending when the TSC reaches the deadline. */
-  setTimer(tscDeadline: bigint | null, vector: number): void;
+  setTimer(tscDeadline: number | null, vector: number): void;
 }

@@ -119,9 +119,16 @@ export class SeamFirmwareError extends Error {
   override readonly name = "SeamFirmwareError";
 }
 
+/** Memory as firmware's loads and stores see it through keyholes. */
+export interface SeamArena {
+  readonly u8: Uint8Array;
+  readonly u32: Uint32Array;
+  readonly u64: BigUint64Array;
+}
+
 /**
- * A logical processor in SEAM root mode. Addresses of data are HPA and KeyID apart: the firmware's own mappings
- * (keyholes) are not modelled. Data in the SEAM range uses KeyID 0.
+ * A logical processor in SEAM root mode. Addresses of data are HPA and KeyID apart: where the firmware maps pages, but
+ * for keyholes that stay open for a while, is not modelled. Data in the SEAM range uses KeyID 0.
  *
  * A machine check here (poison consumed) shuts the logical processor down: the call in progress ends by a
  * non-local exit that firmware must not catch (`SeamShutdown`); every later SEAMCALL on it is VMfailInvalid.
@@ -139,6 +146,13 @@ export interface SeamContext {
   /** IA32_TIME_STAMP_COUNTER now. */
   rdtsc(): bigint;
 
+  /**
+   * A keyhole: maps a page for the firmware's own loads and stores, under a KeyID. The byte offset in `arena` of the
+   * page's 4096 bytes; -1 when the page can be accessed only by `read` and `write`. It is good until `keyholes` changes.
+   */
+  keyhole(pa: Hpa, keyId: KeyId): number;
+  readonly keyholes: number;
+  readonly arena: SeamArena;
   /** @throws SeamShutdown on poison */
   read(pa: Hpa, keyId: KeyId, target: Uint8Array): void;
   write(pa: Hpa, keyId: KeyId, source: Uint8Array): void;
@@ -167,6 +181,10 @@ export interface SeamContext {
    */
   vmread(field: number): bigint;
   vmwrite(field: number, value: bigint): void;
+  /** VMREAD and VMWRITE with the value as two halves: what is done at every VM exit. `high` counts for 64-bit fields. */
+  vmreadLow(field: number): number;
+  vmreadHigh(field: number): number;
+  vmwriteHalves(field: number, low: number, high: number): void;
   /** Enters the guest and runs it to its next VM exit. Guest GPRs are taken from and left in `regs`. */
   vmlaunch(): VmExit | VmFail;
   vmresume(): VmExit | VmFail;
@@ -179,11 +197,17 @@ export interface SeamContext {
   /** #GP comes back as a value. */
   rdmsr(index: number): ValueOutcome<bigint>;
   wrmsr(index: number, value: bigint): Outcome;
+  /** EAX and EDX of RDMSR; -1: #GP. */
+  rdmsrLow(index: number): number;
+  rdmsrHigh(index: number): number;
   xgetbv(): bigint;
   xsetbv(value: bigint): Outcome;
-  /** XSAVES / XRSTORS of the components in `mask` (compacted format, SDM vol. 1 chapter 13), 64-byte aligned. */
-  xsaves(pa: Hpa, keyId: KeyId, mask: bigint): void;
-  xrstors(pa: Hpa, keyId: KeyId, mask: bigint): void;
+  /**
+   * XSAVES / XRSTORS of the components in `mask` (EAX: bits 31:0; compacted format, SDM vol. 1 chapter 13), 64-byte
+   * aligned.
+   */
+  xsaves(pa: Hpa, keyId: KeyId, mask: number): void;
+  xrstors(pa: Hpa, keyId: KeyId, mask: number): void;
   /** null: no entropy now (CF = 0). */
   rdrand(): bigint | null;
   rdseed(): bigint | null;

@@ -31,6 +31,15 @@ export interface EptRoot {
   modeBasedExecute: boolean;
 }
 
+export const newEptRoot = (): EptRoot => ({
+  base: 0,
+  levels: 4,
+  keyId: 0,
+  private: false,
+  accessedDirty: false,
+  modeBasedExecute: false,
+});
+
 export class EptWalker {
   /** AND of the rights of all levels, or those so far at the failing one. */
   rights = 0;

@@ -44,6 +44,9 @@ export class PhysicalMemory {
   /** SEAM range as page frames; empty while SEAMRR is not enabled. */
   seamFirst = 0;
   seamEnd = 0;
+  /** Counts what makes offsets of frames (`frameForWrite`) stop being good. */
+  mappings = 0;
+  readonly #listeners: ((frame: number) => void)[] = [];
   /** Result of `readQ`. */
   lo = 0;
   hi = 0;
@@ -68,7 +71,14 @@ export class PhysicalMemory {
       const slot = frame & (REMEMBERED - 1);
       if (Math.floor(this.#readable[slot] / KEY_IDS) === frame) this.#readable[slot] = -1;
       if (Math.floor(this.#writable[slot] / KEY_IDS) === frame) this.#writable[slot] = -1;
+      this.mappings++;
+      for (const listener of this.#listeners) listener(frame);
     });
+  }
+
+  /** Called with a frame of DRAM whose place in the arena, or whose owner, is another now. */
+  onFrameChange(listener: (frame: number) => void): void {
+    this.#listeners.push(listener);
   }
 
   /** Takes a physical address with KeyID bits apart, into `hpa` and `keyId`. */
@@ -109,6 +119,8 @@ export class PhysicalMemory {
   /** An engine executes from a frame. */
   codeFetched(frame: number, base: number): void {
     this.#fetched.set(frame, base / 4096);
+    // Who writes there without asking has to ask from now on.
+    if (!this.code.has(base / 4096)) this.mappings++;
   }
   /** A frame's content changes, or what it is under a key. */
   contentChanged(frame: number): void {

@@ -1,6 +1,6 @@
 /** The MSRs of a logical processor as RDMSR and WRMSR see them: the table's rules, and the special ones. */
 import { REG, RegisterFile, SEG, SegmentRegister } from "@swtdx/x86";
-import { MSR_TABLE, type MsrDefinition } from "./table.js";
+import { MSR_TABLE, type MsrRule } from "./table.js";
 
 /** What special MSRs do in the rest of the processor. */
 export interface MsrOwner {
@@ -24,7 +24,36 @@ export interface MsrOwner {
   modeChanged(): void;
 }
 
-const byIndex = new Map<number, MsrDefinition>(MSR_TABLE.map((one) => [one.index, one]));
+/** Number of each MSR in the table, -1 for one that is not there: those from 0, and those from 0xC0000000. */
+const SLOTS = new Int16Array(0x2000).fill(-1);
+const HIGH_SLOTS = new Int16Array(0x200).fill(-1);
+const HIGH = 0xc000_0000;
+MSR_TABLE.forEach(({ index }, slot) => {
+  if (index >= HIGH) HIGH_SLOTS[index - HIGH] = slot;
+  else SLOTS[index] = slot;
+});
+/** Where an MSR is kept; -1: there is none. */
+export function msrSlot(index: number): number {
+  if (index < SLOTS.length) return SLOTS[index];
+  return index >= HIGH && index < HIGH + HIGH_SLOTS.length ? HIGH_SLOTS[index - HIGH] : -1;
+}
+
+/** Rules under which RDMSR gives what is stored. */
+const SPECIAL_READ: ReadonlySet<MsrRule> = new Set<MsrRule>([
+  "tsc",
+  "tscAdjust",
+  "tscDeadline",
+  "efer",
+  "pat",
+  "xss",
+  "register",
+  "segmentBase",
+  "seamOnly",
+  "interruptPending",
+  "predCmd",
+  "command",
+]);
+const STORED = MSR_TABLE.map(({ rule }) => !SPECIAL_READ.has(rule));
 
 /** Where MSRs that live in the register file are. */
 const REGISTER: Readonly<Record<number, { at: number; canonical?: boolean; bits?: bigint }>> = {
@@ -65,7 +94,9 @@ const EFER_WRITABLE = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
 export const XSS_SUPPORTED = 0x9900n;
 
 export class MsrFile {
-  readonly #values = new Map<number, bigint>();
+  /** Stored values by slot, as halves: VM entries and exits move them. */
+  readonly low = new Uint32Array(MSR_TABLE.length);
+  readonly high = new Uint32Array(MSR_TABLE.length);
 
   /** @param shared values of MSRs that exist once for the package */
   constructor(
@@ -76,25 +107,40 @@ export class MsrFile {
   }
 
   reset(): void {
-    for (const one of MSR_TABLE) (one.package ? this.shared : this.#values).set(one.index, one.reset);
+    for (const { index, reset } of MSR_TABLE) this.setRaw(index, reset);
   }
 
   /** The stored value, without side effects or checks. */
   raw(index: number): bigint {
-    return this.shared.get(index) ?? this.#values.get(index) ?? 0n;
+    const slot = msrSlot(index);
+    return slot < 0 ? 0n : this.#stored(slot, index);
+  }
+  #stored(slot: number, index: number): bigint {
+    if (MSR_TABLE[slot].package) return this.shared.get(index) ?? 0n;
+    const low = this.low[slot];
+    const high = this.high[slot];
+    if (high === 0) return low === 0 ? 0n : BigInt(low);
+    return (BigInt(high) << 32n) | BigInt(low);
   }
   setRaw(index: number, value: bigint): void {
-    (byIndex.get(index)?.package ? this.shared : this.#values).set(index, value);
+    const slot = msrSlot(index);
+    if (slot < 0) return;
+    if (MSR_TABLE[slot].package) this.shared.set(index, value);
+    else {
+      this.low[slot] = Number(value & 0xffff_ffffn);
+      this.high[slot] = Number((value >> 32n) & 0xffff_ffffn);
+    }
   }
 
   /** RDMSR: null is #GP(0). */
   read(index: number): bigint | null {
     index >>>= 0;
     if (index >= 0x800 && index <= 0x8ff) return this.owner.apicRead(index);
-    const one = byIndex.get(index);
-    if (!one) return null;
+    const slot = msrSlot(index);
+    if (slot < 0) return null;
+    if (STORED[slot]) return this.#stored(slot, index);
     const owner = this.owner;
-    switch (one.rule) {
+    switch (MSR_TABLE[slot].rule) {
       case "tsc":
         return owner.tscNow();
       case "tscAdjust":
@@ -123,13 +169,22 @@ export class MsrFile {
     }
   }
 
+  /** One half of what RDMSR gives; -1 is #GP(0). */
+  readHalf(index: number, high: boolean): number {
+    const slot = msrSlot(index);
+    if (slot >= 0 && STORED[slot] && !MSR_TABLE[slot].package) return high ? this.high[slot] : this.low[slot];
+    const value = this.read(index);
+    return value === null ? -1 : Number(high ? value >> 32n : BigInt.asUintN(32, value));
+  }
+
   /** WRMSR: false is #GP(0). */
   write(index: number, value: bigint): boolean {
     index >>>= 0;
     value = BigInt.asUintN(64, value);
     if (index >= 0x800 && index <= 0x8ff) return this.owner.apicWrite(index, value);
-    const one = byIndex.get(index);
-    if (!one) return false;
+    const slot = msrSlot(index);
+    if (slot < 0) return false;
+    const one = MSR_TABLE[slot];
     const owner = this.owner;
     const reserved = value & ~one.writable;
     switch (one.rule) {

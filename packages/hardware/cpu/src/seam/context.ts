@@ -9,6 +9,7 @@ import {
   SeamShutdown,
   type Cpuid,
   type KeyProgram,
+  type SeamArena,
   type SeamContext,
   type SeamExtend,
   type SeamRange,
@@ -16,6 +17,7 @@ import {
   type SeamReportRequest,
 } from "../interface/seam.js";
 import type { LogicalProcessorUnit } from "../logical-processor.js";
+import type { PhysicalMemory } from "../memory/physical.js";
 import { GP0, OK } from "../outcomes.js";
 import { Guest } from "../guest/guest.js";
 import { copySeamExtend } from "./report.js";
@@ -33,7 +35,11 @@ export class SeamRootContext implements SeamContext {
   /** The firmware asked for VMfailInvalid. */
   failed = false;
 
-  constructor(private readonly lp: LogicalProcessorUnit) {}
+  readonly #phys: PhysicalMemory;
+
+  constructor(private readonly lp: LogicalProcessorUnit) {
+    this.#phys = lp.phys;
+  }
 
   get index(): number {
     return this.lp.index;
@@ -54,6 +60,15 @@ export class SeamRootContext implements SeamContext {
       this.shutdown(`machine check at 0x${this.lp.phys.faultHpa.toString(16)}`);
     }
   }
+  keyhole(pa: Hpa, keyId: KeyId): number {
+    return this.#phys.frameForWrite(Math.floor(pa / 4096), keyId, true);
+  }
+  get keyholes(): number {
+    return this.#phys.mappings;
+  }
+  get arena(): SeamArena {
+    return this.#phys;
+  }
   read(pa: Hpa, keyId: KeyId, target: Uint8Array): void {
     this.#check(this.lp.phys.read(pa, keyId, target, true));
   }
@@ -62,42 +77,42 @@ export class SeamRootContext implements SeamContext {
   }
   #offset(pa: number, keyId: number): number {
     const frame = Math.floor(pa / 4096);
-    const base = this.lp.phys.frameForRead(frame, keyId, true);
+    const base = this.#phys.frameForRead(frame, keyId, true);
     return base < 0 ? -1 : base + (pa - frame * 4096);
   }
   #writeOffset(pa: number, keyId: number): number {
     const frame = Math.floor(pa / 4096);
-    const base = this.lp.phys.frameForWrite(frame, keyId, true);
+    const base = this.#phys.frameForWrite(frame, keyId, true);
     return base < 0 ? -1 : base + (pa - frame * 4096);
   }
   readU8(pa: Hpa, keyId: KeyId): number {
     const at = this.#offset(pa, keyId);
-    if (at >= 0) return this.lp.phys.u8[at];
+    if (at >= 0) return this.#phys.u8[at];
     this.read(pa, keyId, this.#byte);
     return this.#bytes[0];
   }
   readU16(pa: Hpa, keyId: KeyId): number {
     const at = this.#offset(pa, keyId);
-    if (at >= 0 && at % 2 === 0) return this.lp.phys.u8[at] | (this.lp.phys.u8[at + 1] << 8);
+    if (at >= 0 && at % 2 === 0) return this.#phys.u8[at] | (this.#phys.u8[at + 1] << 8);
     this.read(pa, keyId, this.#word);
     return this.#view.getUint16(0, true);
   }
   readU32(pa: Hpa, keyId: KeyId): number {
     const at = this.#offset(pa, keyId);
-    if (at >= 0 && at % 4 === 0) return this.lp.phys.u32[at / 4];
+    if (at >= 0 && at % 4 === 0) return this.#phys.u32[at / 4];
     this.read(pa, keyId, this.#dword);
     return this.#view.getUint32(0, true);
   }
   readU64(pa: Hpa, keyId: KeyId): bigint {
     const at = this.#offset(pa, keyId);
-    if (at >= 0 && at % 8 === 0) return this.lp.phys.u64[at / 8];
+    if (at >= 0 && at % 8 === 0) return this.#phys.u64[at / 8];
     this.read(pa, keyId, this.#bytes);
     return this.#view.getBigUint64(0, true);
   }
   writeU8(pa: Hpa, keyId: KeyId, value: number): void {
     const at = this.#writeOffset(pa, keyId);
     if (at >= 0) {
-      this.lp.phys.u8[at] = value;
+      this.#phys.u8[at] = value;
       return;
     }
     this.#bytes[0] = value;
@@ -106,8 +121,8 @@ export class SeamRootContext implements SeamContext {
   writeU16(pa: Hpa, keyId: KeyId, value: number): void {
     const at = this.#writeOffset(pa, keyId);
     if (at >= 0 && at % 2 === 0) {
-      this.lp.phys.u8[at] = value;
-      this.lp.phys.u8[at + 1] = value >>> 8;
+      this.#phys.u8[at] = value;
+      this.#phys.u8[at + 1] = value >>> 8;
       return;
     }
     this.#view.setUint16(0, value, true);
@@ -116,7 +131,7 @@ export class SeamRootContext implements SeamContext {
   writeU32(pa: Hpa, keyId: KeyId, value: number): void {
     const at = this.#writeOffset(pa, keyId);
     if (at >= 0 && at % 4 === 0) {
-      this.lp.phys.u32[at / 4] = value;
+      this.#phys.u32[at / 4] = value;
       return;
     }
     this.#view.setUint32(0, value, true);
@@ -125,7 +140,7 @@ export class SeamRootContext implements SeamContext {
   writeU64(pa: Hpa, keyId: KeyId, value: bigint): void {
     const at = this.#writeOffset(pa, keyId);
     if (at >= 0 && at % 8 === 0) {
-      this.lp.phys.u64[at / 8] = value;
+      this.#phys.u64[at / 8] = value;
       return;
     }
     this.#view.setBigUint64(0, value, true);
@@ -174,6 +189,20 @@ export class SeamRootContext implements SeamContext {
     const outcome = this.lp.vmx.vmwrite(field, value);
     if (outcome.kind !== "ok") throw new SeamFirmwareError(`VMWRITE of field 0x${field.toString(16)}`);
   }
+  vmreadLow(field: number): number {
+    const value = this.lp.vmx.current?.readLow(field) ?? -1;
+    if (value < 0) throw new SeamFirmwareError(`VMREAD of field 0x${field.toString(16)}`);
+    return value;
+  }
+  vmreadHigh(field: number): number {
+    const value = this.lp.vmx.current?.readHigh(field) ?? -1;
+    if (value < 0) throw new SeamFirmwareError(`VMREAD of field 0x${field.toString(16)}`);
+    return value;
+  }
+  vmwriteHalves(field: number, low: number, high: number): void {
+    if (this.lp.vmx.current?.writeHalves(field, low, high) !== true)
+      throw new SeamFirmwareError(`VMWRITE of field 0x${field.toString(16)}`);
+  }
   #enter(launch: boolean): VmExit | VmFail {
     const outcome = this.lp.vmx.enter(launch, true);
     if (outcome.kind === "fault")
@@ -206,6 +235,12 @@ export class SeamRootContext implements SeamContext {
   wrmsr(index: number, value: bigint): Outcome {
     return this.lp.wrmsr(index, value);
   }
+  rdmsrLow(index: number): number {
+    return this.lp.msrs.readHalf(index, false);
+  }
+  rdmsrHigh(index: number): number {
+    return this.lp.msrs.readHalf(index, true);
+  }
   xgetbv(): bigint {
     return this.lp.regs.get(REG.XCR0);
   }
@@ -214,10 +249,10 @@ export class SeamRootContext implements SeamContext {
     this.lp.regs.set(REG.XCR0, value);
     return OK;
   }
-  xsaves(pa: Hpa, keyId: KeyId, mask: bigint): void {
+  xsaves(pa: Hpa, keyId: KeyId, mask: number): void {
     xsaves(this, pa, keyId, mask);
   }
-  xrstors(pa: Hpa, keyId: KeyId, mask: bigint): void {
+  xrstors(pa: Hpa, keyId: KeyId, mask: number): void {
     xrstors(this, pa, keyId, mask);
   }
   rdrand(): bigint | null {

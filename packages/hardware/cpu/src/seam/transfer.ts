@@ -5,7 +5,7 @@
  * Firmware hardly ever looks at it: the state is kept as it is in the register file, and becomes fields at the first
  * VMREAD or VMWRITE.
  */
-import { REG, type RegisterFile, SEG, SEGMENT_SIZE } from "@swtdx/x86";
+import { REG, type RegisterFile, REGISTER_FILE_SIZE, SEG, SEGMENT_SIZE } from "@swtdx/x86";
 import { VMCS } from "../vmx/fields.js";
 import { GUEST_REGISTERS } from "../vmx/transition.js";
 import { Vmcs } from "../vmx/vmcs.js";
@@ -18,14 +18,12 @@ const FIELDS: readonly (readonly [number, number])[] = [
   [VMCS.GUEST_IA32_PAT, REG.PAT],
   [VMCS.GUEST_IA32_EFER, REG.EFER],
 ];
-/** All that is kept is within these bytes of the register file; segment registers and tables follow each other. */
-const KEPT = REG.PAT + 8;
-const TABLES = { from: REG.SEGMENT, to: REG.IDTR_LIMIT + 8 } as const;
-/** Words of the fields' registers that are not among the segment registers and tables. */
-const WORDS = Uint16Array.from(
-  FIELDS.map(([, at]) => at)
-    .filter((at) => at < TABLES.from || at >= TABLES.to)
-    .flatMap((at) => [at / 4, at / 4 + 1]),
+/** Segment registers and tables, and the registers of the fields, as words of the register file. */
+const KEPT_WORDS = Uint16Array.from(
+  new Set([
+    ...FIELDS.flatMap(([, at]) => [at / 4, at / 4 + 1]),
+    ...Array.from({ length: (REG.IDTR_LIMIT + 8 - REG.SEGMENT) / 4 }, (_, i) => REG.SEGMENT / 4 + i),
+  ]),
 );
 
 /** SEAM root mode's own state: 64-bit, interrupts blocked. */
@@ -47,10 +45,8 @@ function loadSeamState(u32: Uint32Array): void {
 }
 
 export class TransferVmcs extends Vmcs {
-  readonly #kept = new Uint8Array(KEPT);
-  readonly #words = new Uint32Array(this.#kept.buffer);
-  readonly #tables = this.#kept.subarray(TABLES.from, TABLES.to);
-  readonly #registers: Uint8Array;
+  /** The caller's registers, by word of the register file. */
+  readonly #words = new Uint32Array(REGISTER_FILE_SIZE / 4);
   /** The caller's current VMCS. */
   #caller: Vmcs | null = null;
   /** The fields hold the caller's state. */
@@ -58,16 +54,17 @@ export class TransferVmcs extends Vmcs {
 
   constructor(private readonly regs: RegisterFile) {
     super(-1, -1, 0);
-    this.#registers = regs.u8.subarray(0, KEPT);
   }
 
   /** SEAMCALL: keeps the caller's state and loads SEAM root mode's. */
   enter(vmx: Vmx): void {
-    this.#kept.set(this.#registers);
+    const { u32 } = this.regs;
+    const words = this.#words;
+    for (let i = 0; i < KEPT_WORDS.length; i++) words[KEPT_WORDS[i]] = u32[KEPT_WORDS[i]];
     this.#filled = false;
     this.#caller = vmx.current;
     vmx.current = this;
-    loadSeamState(this.regs.u32);
+    loadSeamState(u32);
   }
 
   /** SEAMRET: the caller's state, as the fields have it if firmware looked at them. */
@@ -75,8 +72,7 @@ export class TransferVmcs extends Vmcs {
     const { regs } = this;
     const { u32 } = regs;
     const words = this.#words;
-    for (let i = 0; i < WORDS.length; i++) u32[WORDS[i]] = words[WORDS[i]];
-    this.#registers.set(this.#tables, TABLES.from);
+    for (let i = 0; i < KEPT_WORDS.length; i++) u32[KEPT_WORDS[i]] = words[KEPT_WORDS[i]];
     if (this.#filled)
       for (const [field, register] of FIELDS) {
         regs.set32(register, this.lo(field));
@@ -90,9 +86,17 @@ export class TransferVmcs extends Vmcs {
     this.#fill();
     return super.read(encoding);
   }
-  override write(encoding: number, value: bigint): boolean {
+  override readLow(encoding: number): number {
     this.#fill();
-    return super.write(encoding, value);
+    return super.readLow(encoding);
+  }
+  override readHigh(encoding: number): number {
+    this.#fill();
+    return super.readHigh(encoding);
+  }
+  override writeHalves(encoding: number, low: number, high: number): boolean {
+    this.#fill();
+    return super.writeHalves(encoding, low, high);
   }
 
   #fill(): void {

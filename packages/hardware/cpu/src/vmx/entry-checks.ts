@@ -19,8 +19,8 @@ import {
   PROC3,
   type AllowedControls,
 } from "./controls.js";
-import { FIELD_INDEX, fieldType, VMCS } from "./fields.js";
-import type { Vmcs } from "./vmcs.js";
+import { VMCS } from "./fields.js";
+import { Vmcs } from "./vmcs.js";
 
 /** What checks look at. */
 export interface CheckContext {
@@ -35,6 +35,17 @@ export interface CheckContext {
   exit: number;
   entry: number;
 }
+export const newCheckContext = (phys: PhysicalMemory): CheckContext => ({
+  v: new Vmcs(-1, -1, 0),
+  phys,
+  seam: false,
+  pin: 0,
+  proc: 0,
+  proc2: 0,
+  proc3: 0,
+  exit: 0,
+  entry: 0,
+});
 export interface Check {
   readonly what: string;
   holds(c: CheckContext): boolean;
@@ -274,6 +285,7 @@ const v86 = (c: CheckContext): boolean => (c.v.lo(VMCS.GUEST_RFLAGS) & 0x20000) 
 const granularityMatches = (rights: number, size: number): boolean =>
   ((rights & 0x8000) === 0 || (size & 0xfff) === 0xfff) && ((rights & 0x8000) !== 0 || size >>> 20 === 0);
 
+const RFLAGS_VM = 0x20000;
 /** Checks on guest state that hardly changes from exit to entry: see `guestStateSettled`. */
 export const SETTLED_GUEST_CHECKS: readonly Check[] = [
   {
@@ -466,39 +478,15 @@ export const GUEST_CHECKS: readonly Check[] = [
   },
 ];
 
-/** Fields of guest state that only GUEST_CHECKS look at, or none. */
-const CHANGING: readonly number[] = [
-  VMCS.GUEST_RIP,
-  VMCS.GUEST_RSP,
-  VMCS.GUEST_RFLAGS,
-  VMCS.GUEST_INTERRUPTIBILITY_INFO,
-  VMCS.GUEST_ACTIVITY_STATE,
-  VMCS.GUEST_PENDING_DBG_EXCEPTIONS,
-  VMCS.GUEST_INTR_STATUS,
-  VMCS.VMX_PREEMPTION_TIMER_VALUE,
-];
-/** Words of the VMCS that SETTLED_GUEST_CHECKS depend on, besides virtual-8086 mode: guest state and controls. */
-const SETTLED_WORDS = Uint16Array.from(
-  [
-    VMCS.VM_ENTRY_CONTROLS,
-    VMCS.CPU_BASED_VM_EXEC_CONTROL,
-    VMCS.SECONDARY_VM_EXEC_CONTROL,
-    ...Object.values(VMCS).filter((field) => fieldType(field) === 2 && !CHANGING.includes(field)),
-  ].flatMap((field) => [FIELD_INDEX[field] * 2, FIELD_INDEX[field] * 2 + 1]),
-);
-
-/** Whether all that SETTLED_GUEST_CHECKS depend on is as at the last entry from this VMCS that passed them. */
-export function guestStateSettled({ v }: CheckContext): boolean {
-  const { data, guestChecked } = v;
-  if (guestChecked === null || (v.lo(VMCS.GUEST_RFLAGS) & 0x20000) !== 0) return false;
-  for (let i = 0; i < SETTLED_WORDS.length; i++) if (guestChecked[i] !== data[SETTLED_WORDS[i]]) return false;
-  return true;
-}
+/**
+ * Whether SETTLED_GUEST_CHECKS hold as at the last entry from this VMCS: nothing that they depend on has changed since.
+ * (In virtual-8086 mode, which is in RFLAGS, they are made every time.)
+ */
+export const guestStateSettled = ({ v }: CheckContext): boolean =>
+  v.guestChecked && (v.lo(VMCS.GUEST_RFLAGS) & RFLAGS_VM) === 0;
 /** They passed. */
 export function settleGuestState({ v }: CheckContext): void {
-  if ((v.lo(VMCS.GUEST_RFLAGS) & 0x20000) !== 0) return;
-  const words = (v.guestChecked ??= new Uint32Array(SETTLED_WORDS.length));
-  for (let i = 0; i < SETTLED_WORDS.length; i++) words[i] = v.data[SETTLED_WORDS[i]];
+  v.guestChecked = (v.lo(VMCS.GUEST_RFLAGS) & RFLAGS_VM) === 0;
 }
 
 /** The first check that does not hold, or null. */

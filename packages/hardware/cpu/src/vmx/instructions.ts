@@ -10,6 +10,7 @@ import type { PhysicalMemory } from "../memory/physical.js";
 import type { Guest } from "../guest/guest.js";
 import { isCanonical } from "../msr/msr-file.js";
 import { ExitReason, VmxError } from "./controls.js";
+import { newCheckContext, type CheckContext } from "./entry-checks.js";
 import { FieldWidth, fieldType, fieldWidth, VMCS } from "./fields.js";
 import {
   checkContext,
@@ -40,6 +41,9 @@ export interface VmxOwner {
   newVmcsIdentity(): number;
 }
 
+/** VMCSs that a logical processor keeps track of. */
+const MAX_ACTIVE = 16;
+
 /** VMX state of a logical processor. */
 export class Vmx {
   /** In VMX operation. */
@@ -50,19 +54,26 @@ export class Vmx {
   current: Vmcs | null = null;
   /** Why the last VM entry failed: the check's name. */
   entryFailure = "";
-  #released: Vmcs | null = null;
+  /** VMCSs that were current and have not been cleared since, the latest last. */
+  #active: Vmcs[] = [];
+  readonly #checks: CheckContext;
   readonly #exit = { kind: "exit" as const, reason: 0 };
   readonly #failed = (what: string): void => {
     this.entryFailure = what;
   };
 
-  constructor(private readonly lp: VmxOwner) {}
+  constructor(private readonly lp: VmxOwner) {
+    this.#checks = newCheckContext(lp.phys);
+    lp.phys.onFrameChange((frame) => {
+      for (const vmcs of this.#active) vmcs.frameLost(frame);
+    });
+  }
 
   reset(): void {
     this.on = false;
     this.region = -1;
     this.current = null;
-    this.#released = null;
+    this.#active = [];
     this.entryFailure = "";
   }
 
@@ -110,7 +121,12 @@ export class Vmx {
     // The SEAM transfer VMCS has no region.
     if (!current || current.pa < 0) return;
     current.store(this.lp.phys, seam);
-    this.#released = current;
+  }
+  /** The processor's knowledge of a VMCS, if it is active. */
+  #find(pa: number): Vmcs | null {
+    const active = this.#active;
+    for (let i = active.length - 1; i >= 0; i--) if (active[i].pa === pa) return active[i];
+    return null;
   }
 
   vmclear(pa: number, seam: boolean): VmxOutcome {
@@ -118,6 +134,7 @@ export class Vmx {
     if (!this.#addressValid(pa, seam)) return this.fail(VmxError.VMCLEAR_INVALID_ADDRESS);
     if (pa === this.region) return this.fail(VmxError.VMCLEAR_VMXON_POINTER);
     const { phys } = this.lp;
+    this.#active = this.#active.filter((vmcs) => vmcs.pa !== pa);
     if (this.current?.pa === pa) {
       this.current.launched = false;
       this.release(seam);
@@ -138,9 +155,8 @@ export class Vmx {
     if (this.current?.pa === pa) return OK;
     const { phys } = this.lp;
     phys.split(pa);
-    // The copy that was released last is used again for the same VMCS.
-    const last = this.#released;
-    const vmcs = last?.pa === pa ? last : new Vmcs(pa, phys.hpa, phys.keyId);
+    const active = this.#find(pa);
+    const vmcs = active ?? new Vmcs(pa, phys.hpa, phys.keyId);
     // Another current VMCS stays intact until the new one is known to be good.
     const revision = vmcs.load(phys, seam);
     if (revision < 0) return { kind: "fault", vector: 18, errorCode: null, address: vmcs.hpa };
@@ -148,6 +164,11 @@ export class Vmx {
     this.release(seam);
     if (vmcs.identity === 0) vmcs.identity = this.lp.newVmcsIdentity();
     this.current = vmcs;
+    if (active === null) {
+      // Software has to clear a VMCS before it uses the region for something else.
+      if (this.#active.length >= MAX_ACTIVE) this.#active.shift();
+      this.#active.push(vmcs);
+    }
     return OK;
   }
 
@@ -216,7 +237,7 @@ export class Vmx {
     const { lp } = this;
     if (launch && v.launched) return this.fail(VmxError.VMLAUNCH_NOT_CLEAR);
     if (!launch && !v.launched) return this.fail(VmxError.VMRESUME_NOT_LAUNCHED);
-    const c = checkContext(v, lp.phys, seam);
+    const c = checkContext(this.#checks, v, seam);
     const error = checkControlsAndHost(c, this.#failed);
     if (error !== 0) return this.fail(error);
     const qualification = checkGuest(c, this.#failed);
@@ -227,6 +248,8 @@ export class Vmx {
     if (launch) v.launched = true;
     lp.vmEntered();
     lp.runGuest(injectEvent(lp, v));
+    // Somebody wrote to the region while the guest ran: nothing can be gone on with.
+    if (v.lost) lp.vmxAbort();
     saveGuest(lp, v);
     if (!loadHost(lp, v, true, seam)) lp.vmxAbort();
     return this.#exited(v.lo(VMCS.VM_EXIT_REASON));

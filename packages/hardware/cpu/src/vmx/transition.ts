@@ -5,7 +5,7 @@
 import { REG, RegisterFile, SEG, SegmentRegister } from "@swtdx/x86";
 import { Step } from "../interface/engine.js";
 import type { Guest } from "../guest/guest.js";
-import type { MsrFile } from "../msr/msr-file.js";
+import { type MsrFile, msrSlot } from "../msr/msr-file.js";
 import type { PhysicalMemory } from "../memory/physical.js";
 import { ENTRY, EXIT, PROC, PROC2, PROC3 } from "./controls.js";
 import {
@@ -24,22 +24,25 @@ import { FIELD_INDEX, VMCS } from "./fields.js";
 import type { Vmcs } from "./vmcs.js";
 import type { EptRoot } from "../memory/ept.js";
 
-/** The 64-bit registers that have a VMCS field each, by their place in the register file. */
-export const GUEST_REGISTERS: readonly (readonly [number, number])[] = [
-  [VMCS.GUEST_CR0, REG.CR0],
-  [VMCS.GUEST_CR3, REG.CR3],
-  [VMCS.GUEST_CR4, REG.CR4],
+/** 64-bit registers that have a VMCS field each, by their place in the register file: those that change all the time. */
+const CHANGING_REGISTERS: readonly (readonly [number, number])[] = [
   [VMCS.GUEST_RSP, REG.GPR + 4 * 8],
   [VMCS.GUEST_RIP, REG.RIP],
   [VMCS.GUEST_RFLAGS, REG.RFLAGS],
+];
+const SETTLED_REGISTERS: readonly (readonly [number, number])[] = [
+  [VMCS.GUEST_CR0, REG.CR0],
+  [VMCS.GUEST_CR3, REG.CR3],
+  [VMCS.GUEST_CR4, REG.CR4],
   [VMCS.GUEST_GDTR_BASE, REG.GDTR_BASE],
   [VMCS.GUEST_IDTR_BASE, REG.IDTR_BASE],
   [VMCS.GUEST_SYSENTER_ESP, REG.SYSENTER_ESP],
   [VMCS.GUEST_SYSENTER_EIP, REG.SYSENTER_EIP],
 ];
+export const GUEST_REGISTERS = [...CHANGING_REGISTERS, ...SETTLED_REGISTERS];
 
 /** Guest state that MSRs outside the register file hold: VMCS field, MSR, and the controls that load and save it. */
-const GUEST_MSRS: readonly { field: number; msr: number; load: number; save: number }[] = [
+const GUEST_MSRS = [
   {
     field: VMCS.GUEST_IA32_DEBUGCTL,
     msr: 0x1d9,
@@ -57,19 +60,22 @@ const GUEST_MSRS: readonly { field: number; msr: number; load: number; save: num
   { field: VMCS.GUEST_IA32_PKRS, msr: 0x6e1, load: ENTRY.LOAD_PKRS, save: -1 },
   { field: VMCS.GUEST_S_CET, msr: 0x6a2, load: ENTRY.LOAD_CET, save: -1 },
   { field: VMCS.GUEST_INTR_SSP_TABLE, msr: 0x6a8, load: ENTRY.LOAD_CET, save: -1 },
-];
+].map(({ field, msr, load, save }) => ({ field: low(field), slot: msrSlot(msr), load, save }));
 
 /**
  * The words of guest state that VM entries load and VM exits save as they are: by number in the VMCS's data, and in the
  * register file.
  */
-const GUEST_WORDS: readonly (readonly [number, number])[] = [
-  ...GUEST_REGISTERS.flatMap(([field, register]) => both(field, register)),
+const CHANGING_WORDS: readonly (readonly [number, number])[] = [
+  ...CHANGING_REGISTERS.flatMap(([field, register]) => both(field, register)),
+  [low(VMCS.GUEST_INTERRUPTIBILITY_INFO), REG.INTERRUPTIBILITY / 4],
+  [low(VMCS.GUEST_ACTIVITY_STATE), REG.ACTIVITY / 4],
+];
+const SETTLED_WORDS: readonly (readonly [number, number])[] = [
+  ...SETTLED_REGISTERS.flatMap(([field, register]) => both(field, register)),
   [low(VMCS.GUEST_GDTR_LIMIT), REG.GDTR_LIMIT / 4],
   [low(VMCS.GUEST_IDTR_LIMIT), REG.IDTR_LIMIT / 4],
   [low(VMCS.GUEST_SYSENTER_CS), REG.SYSENTER_CS / 4],
-  [low(VMCS.GUEST_INTERRUPTIBILITY_INFO), REG.INTERRUPTIBILITY / 4],
-  [low(VMCS.GUEST_ACTIVITY_STATE), REG.ACTIVITY / 4],
   ...Array.from({ length: 8 }, (_, i): [number, number][] => {
     const at = RegisterFile.segment(i);
     return [
@@ -80,9 +86,16 @@ const GUEST_WORDS: readonly (readonly [number, number])[] = [
     ];
   }).flat(),
 ];
+const GUEST_WORDS = [...CHANGING_WORDS, ...SETTLED_WORDS];
 const GUEST_FIELD_WORDS = Uint16Array.from(GUEST_WORDS, ([field]) => field);
 const GUEST_REGISTER_WORDS = Uint16Array.from(GUEST_WORDS, ([, register]) => register);
-const SELECTOR_WORDS = Uint16Array.from({ length: 8 }, (_, i) => low(VMCS.GUEST_ES_SELECTOR + 2 * i));
+/** Those before this one are among CHANGING_WORDS. */
+const FIRST_SETTLED = CHANGING_WORDS.length;
+const SELECTOR_REGISTER_WORDS = Uint16Array.from(
+  { length: 8 },
+  (_, i) => (RegisterFile.segment(i) + SEG.SELECTOR) / 4,
+);
+const PDPTE_WORDS = low(VMCS.GUEST_PDPTR0);
 
 /** Number of a field's low word in the VMCS's data. */
 function low(field: number): number {
@@ -103,20 +116,19 @@ export interface TransitionContext {
   readonly phys: PhysicalMemory;
 }
 
-export const checkContext = (v: Vmcs, phys: PhysicalMemory, seam: boolean): CheckContext => {
+/** What the checks of an entry from this VMCS look at. */
+export function checkContext(c: CheckContext, v: Vmcs, seam: boolean): CheckContext {
   const proc = v.lo(VMCS.CPU_BASED_VM_EXEC_CONTROL);
-  return {
-    v,
-    phys,
-    seam,
-    pin: v.lo(VMCS.PIN_BASED_VM_EXEC_CONTROL),
-    proc,
-    proc2: (proc & PROC.ACTIVATE_SECONDARY) !== 0 ? v.lo(VMCS.SECONDARY_VM_EXEC_CONTROL) : 0,
-    proc3: (proc & PROC.ACTIVATE_TERTIARY) !== 0 ? v.lo(VMCS.TERTIARY_VM_EXEC_CONTROL) : 0,
-    exit: v.lo(VMCS.VM_EXIT_CONTROLS),
-    entry: v.lo(VMCS.VM_ENTRY_CONTROLS),
-  };
-};
+  c.v = v;
+  c.seam = seam;
+  c.pin = v.lo(VMCS.PIN_BASED_VM_EXEC_CONTROL);
+  c.proc = proc;
+  c.proc2 = (proc & PROC.ACTIVATE_SECONDARY) !== 0 ? v.lo(VMCS.SECONDARY_VM_EXEC_CONTROL) : 0;
+  c.proc3 = (proc & PROC.ACTIVATE_TERTIARY) !== 0 ? v.lo(VMCS.TERTIARY_VM_EXEC_CONTROL) : 0;
+  c.exit = v.lo(VMCS.VM_EXIT_CONTROLS);
+  c.entry = v.lo(VMCS.VM_ENTRY_CONTROLS);
+  return c;
+}
 
 /** VM-instruction error 7 or 8, or 0. */
 export function checkControlsAndHost(c: CheckContext, failed: (what: string) => void): 0 | 7 | 8 {
@@ -152,18 +164,24 @@ export function checkGuest(c: CheckContext, failed: (what: string) => void): num
 }
 
 /** An EPT pointer as the walker wants it. */
-function eptRoot(phys: PhysicalMemory, v: Vmcs, field: number, tdHkid: number, proc2: number): EptRoot {
+function eptRoot(
+  root: EptRoot,
+  phys: PhysicalMemory,
+  v: Vmcs,
+  field: number,
+  tdHkid: number,
+  proc2: number,
+): EptRoot {
   const pointer = v.addr(field);
   const low = v.lo(field);
   phys.split(pointer - (low & 0xfff));
-  return {
-    base: phys.hpa,
-    levels: ((low >>> 3) & 7) + 1,
-    keyId: tdHkid >= 0 ? tdHkid : phys.keyId,
-    private: tdHkid >= 0,
-    accessedDirty: (low & 0x40) !== 0,
-    modeBasedExecute: (proc2 & PROC2.MODE_BASED_EXECUTE) !== 0,
-  };
+  root.base = phys.hpa;
+  root.levels = ((low >>> 3) & 7) + 1;
+  root.keyId = tdHkid >= 0 ? tdHkid : phys.keyId;
+  root.private = tdHkid >= 0;
+  root.accessedDirty = (low & 0x40) !== 0;
+  root.modeBasedExecute = (proc2 & PROC2.MODE_BASED_EXECUTE) !== 0;
+  return root;
 }
 
 /**
@@ -178,9 +196,9 @@ export function loadGuest(t: TransitionContext, c: CheckContext): number {
   for (let i = 0; i < GUEST_FIELD_WORDS.length; i++)
     u32[GUEST_REGISTER_WORDS[i]] = data[GUEST_FIELD_WORDS[i]];
   u32[REG.SYSENTER_CS / 4 + 1] = 0;
-  for (let i = 0; i < 8; i++) u32[(RegisterFile.segment(i) + SEG.SELECTOR) / 4] &= 0xffff;
+  for (let i = 0; i < 8; i++) u32[SELECTOR_REGISTER_WORDS[i]] &= 0xffff;
   // CR0: ET, NW, CD and the reserved bits keep their values; ET reads as 1.
-  regs.set32(REG.CR0, (v.lo(VMCS.GUEST_CR0) | 0x10) >>> 0);
+  u32[REG.CR0 / 4] |= 0x10;
   if ((c.entry & ENTRY.LOAD_DEBUG_CONTROLS) !== 0) {
     u32[REG.DR7 / 4] = (v.lo(VMCS.GUEST_DR7) & 0xffff2fff) | 0x400;
     u32[REG.DR7 / 4 + 1] = 0;
@@ -194,34 +212,33 @@ export function loadGuest(t: TransitionContext, c: CheckContext): number {
     u32[REG.EFER / 4] = v.lo(VMCS.GUEST_IA32_EFER);
     u32[REG.EFER / 4 + 1] = v.hi(VMCS.GUEST_IA32_EFER);
   } else {
-    const efer = regs.get(REG.EFER);
+    const efer = u32[REG.EFER / 4];
     const paging = (v.lo(VMCS.GUEST_CR0) & 0x80000000) !== 0;
-    regs.set(REG.EFER, ia32e ? efer | 0x500n : paging ? efer & ~0x500n : efer & ~0x400n);
+    u32[REG.EFER / 4] = ia32e ? efer | 0x500 : paging ? efer & ~0x500 : efer & ~0x400;
   }
   for (let i = 0; i < GUEST_MSRS.length; i++) {
     const one = GUEST_MSRS[i];
-    if ((c.entry & one.load) !== 0) msrs.setRaw(one.msr, v.get(one.field));
+    if ((c.entry & one.load) === 0) continue;
+    msrs.low[one.slot] = data[one.field];
+    msrs.high[one.slot] = data[one.field + 1];
   }
 
   // Paging: tags, EPT, PDPTEs.
   const useEpt = (c.proc2 & PROC2.ENABLE_EPT) !== 0;
   guest.vpid = (c.proc2 & PROC2.ENABLE_VPID) !== 0 ? v.lo(VMCS.VIRTUAL_PROCESSOR_ID) : 0;
   const hkid = c.seam ? v.lo(VMCS.TD_HKID) & 0xffff : -1;
-  guest.eptRoot = useEpt ? eptRoot(phys, v, VMCS.EPT_POINTER, hkid, c.proc2) : null;
+  guest.eptRoot = useEpt ? eptRoot(guest.ownRoot, phys, v, VMCS.EPT_POINTER, hkid, c.proc2) : null;
   guest.sharedRoot = null;
   guest.sharedBit = 0;
   if (c.seam) {
     guest.sharedBit = (c.proc3 & PROC3.GPAW) !== 0 ? 2 ** 51 : 2 ** 47;
     // The shared EPT has as many levels as the private one, whatever stands in its pointer's low bits.
-    const shared = eptRoot(phys, v, VMCS.SHARED_EPT_POINTER, -1, c.proc2);
+    const shared = eptRoot(guest.ownSharedRoot, phys, v, VMCS.SHARED_EPT_POINTER, -1, c.proc2);
     shared.levels = guest.eptRoot!.levels;
     shared.accessedDirty = false;
     guest.sharedRoot = shared;
   }
-  for (let i = 0; i < 4; i++) {
-    guest.mode.pdptes[i * 2] = v.lo(VMCS.GUEST_PDPTR0 + 2 * i);
-    guest.mode.pdptes[i * 2 + 1] = v.hi(VMCS.GUEST_PDPTR0 + 2 * i);
-  }
+  for (let i = 0; i < 8; i++) guest.mode.pdptes[i] = data[PDPTE_WORDS + i];
   guest.begin(v, c);
   // Without VPIDs entries and exits flush.
   if (guest.vpid === 0) guest.tlb.flushVpid(0, false);
@@ -292,26 +309,38 @@ export function saveGuest(t: TransitionContext, v: Vmcs): void {
   const exit = v.lo(VMCS.VM_EXIT_CONTROLS);
   const { u32 } = regs;
   const { data } = v;
-  for (let i = 0; i < GUEST_FIELD_WORDS.length; i++)
-    data[GUEST_FIELD_WORDS[i]] = u32[GUEST_REGISTER_WORDS[i]];
-  for (let i = 0; i < SELECTOR_WORDS.length; i++) data[SELECTOR_WORDS[i]] &= 0xffff;
-  if ((exit & EXIT.SAVE_DEBUG_CONTROLS) !== 0) v.put(VMCS.GUEST_DR7, regs.get(REG.DR7));
-  if ((exit & EXIT.SAVE_PAT) !== 0) v.put(VMCS.GUEST_IA32_PAT, regs.get(REG.PAT));
-  if ((exit & EXIT.SAVE_EFER) !== 0) v.put(VMCS.GUEST_IA32_EFER, regs.get(REG.EFER));
+  for (let i = 0; i < FIRST_SETTLED; i++) data[GUEST_FIELD_WORDS[i]] = u32[GUEST_REGISTER_WORDS[i]];
+  for (let i = 0; i < 8; i++) u32[SELECTOR_REGISTER_WORDS[i]] &= 0xffff;
+  let settled = true;
+  for (let i = FIRST_SETTLED; i < GUEST_FIELD_WORDS.length; i++) {
+    const word = u32[GUEST_REGISTER_WORDS[i]];
+    const at = GUEST_FIELD_WORDS[i];
+    if (data[at] === word) continue;
+    data[at] = word;
+    settled = false;
+  }
+  if ((exit & EXIT.SAVE_DEBUG_CONTROLS) !== 0) v.save(VMCS.GUEST_DR7, u32, REG.DR7 / 4);
+  if ((exit & EXIT.SAVE_PAT) !== 0) v.save(VMCS.GUEST_IA32_PAT, u32, REG.PAT / 4);
+  if ((exit & EXIT.SAVE_EFER) !== 0) v.save(VMCS.GUEST_IA32_EFER, u32, REG.EFER / 4);
   for (let i = 0; i < GUEST_MSRS.length; i++) {
-    const one = GUEST_MSRS[i];
-    if (one.save < 0 || (exit & one.save) !== 0) v.put(one.field, msrs.raw(one.msr));
+    const { field, slot, save } = GUEST_MSRS[i];
+    if (save >= 0 && (exit & save) === 0) continue;
+    if (data[field] === msrs.low[slot] && data[field + 1] === msrs.high[slot]) continue;
+    data[field] = msrs.low[slot];
+    data[field + 1] = msrs.high[slot];
+    settled = false;
   }
   v.set(VMCS.GUEST_PENDING_DBG_EXCEPTIONS, 0, 0);
   // "IA-32e mode guest" follows EFER.LMA (IA32_VMX_MISC[5]).
   const entry = v.lo(VMCS.VM_ENTRY_CONTROLS);
   const lma = (regs.get32(REG.EFER) & 0x400) !== 0;
-  v.set(
-    VMCS.VM_ENTRY_CONTROLS,
-    (lma ? entry | ENTRY.IA32E_MODE_GUEST : entry & ~ENTRY.IA32E_MODE_GUEST) >>> 0,
-  );
-  for (let i = 0; i < 4; i++)
-    v.set(VMCS.GUEST_PDPTR0 + 2 * i, guest.mode.pdptes[i * 2], guest.mode.pdptes[i * 2 + 1]);
+  const next = (lma ? entry | ENTRY.IA32E_MODE_GUEST : entry & ~ENTRY.IA32E_MODE_GUEST) >>> 0;
+  if (next !== entry) {
+    v.set(VMCS.VM_ENTRY_CONTROLS, next);
+    settled = false;
+  }
+  if (!settled) v.guestChecked = false;
+  for (let i = 0; i < 8; i++) data[PDPTE_WORDS + i] = guest.mode.pdptes[i];
   guest.end(v);
   if (guest.vpid === 0) guest.tlb.flushVpid(0, false);
   // Delivery is over: the valid bit of the injected event is cleared.
@@ -332,16 +361,52 @@ const HOST_WORDS: readonly (readonly [number, number])[] = [
 ];
 const HOST_FIELD_WORDS = Uint16Array.from(HOST_WORDS, ([field]) => field);
 const HOST_REGISTER_WORDS = Uint16Array.from(HOST_WORDS, ([, register]) => register);
-/** Segment registers after a VM exit: selector's field, access rights and limit. */
-const HOST_SEGMENTS: readonly { segment: number; field: number; rights: number; limit: number }[] = [
-  { segment: SegmentRegister.ES, field: VMCS.HOST_ES_SELECTOR, rights: 0xc093, limit: 0xffffffff },
-  { segment: SegmentRegister.CS, field: VMCS.HOST_CS_SELECTOR, rights: 0xa09b, limit: 0xffffffff },
-  { segment: SegmentRegister.SS, field: VMCS.HOST_SS_SELECTOR, rights: 0xc093, limit: 0xffffffff },
-  { segment: SegmentRegister.DS, field: VMCS.HOST_DS_SELECTOR, rights: 0xc093, limit: 0xffffffff },
-  { segment: SegmentRegister.FS, field: VMCS.HOST_FS_SELECTOR, rights: 0xc093, limit: 0xffffffff },
-  { segment: SegmentRegister.GS, field: VMCS.HOST_GS_SELECTOR, rights: 0xc093, limit: 0xffffffff },
-  { segment: SegmentRegister.TR, field: VMCS.HOST_TR_SELECTOR, rights: 0x8b, limit: 0x67 },
-];
+const ALWAYS = 0;
+/** MSRs that a VM exit loads: the control that makes it, and the field; without a field the MSR is cleared. */
+const HOST_MSRS = [
+  { control: ALWAYS, msr: 0x1d9, field: -1 },
+  { control: EXIT.LOAD_PERF_GLOBAL_CTRL, msr: 0x38f, field: VMCS.HOST_IA32_PERF_GLOBAL_CTRL },
+  { control: EXIT.CLEAR_RTIT_CTL, msr: 0x570, field: -1 },
+  { control: EXIT.CLEAR_LBR_CTL, msr: 0x14ce, field: -1 },
+  { control: EXIT.LOAD_PKRS, msr: 0x6e1, field: VMCS.HOST_IA32_PKRS },
+  { control: EXIT.LOAD_CET, msr: 0x6a2, field: VMCS.HOST_S_CET },
+  { control: EXIT.LOAD_CET, msr: 0x6a8, field: VMCS.HOST_INTR_SSP_TABLE },
+].map(({ control, msr, field }) => ({ control, slot: msrSlot(msr), field: field < 0 ? -1 : low(field) }));
+const LDTR = RegisterFile.segment(SegmentRegister.LDTR);
+/** Segment registers after a VM exit: fields of selector and base (-1: 0), access rights and limit. */
+const HOST_SEGMENTS = [
+  { segment: SegmentRegister.ES, field: VMCS.HOST_ES_SELECTOR, base: -1, rights: 0xc093, limit: 0xffffffff },
+  { segment: SegmentRegister.CS, field: VMCS.HOST_CS_SELECTOR, base: -1, rights: 0xa09b, limit: 0xffffffff },
+  { segment: SegmentRegister.SS, field: VMCS.HOST_SS_SELECTOR, base: -1, rights: 0xc093, limit: 0xffffffff },
+  { segment: SegmentRegister.DS, field: VMCS.HOST_DS_SELECTOR, base: -1, rights: 0xc093, limit: 0xffffffff },
+  {
+    segment: SegmentRegister.FS,
+    field: VMCS.HOST_FS_SELECTOR,
+    base: VMCS.HOST_FS_BASE,
+    rights: 0xc093,
+    limit: 0xffffffff,
+  },
+  {
+    segment: SegmentRegister.GS,
+    field: VMCS.HOST_GS_SELECTOR,
+    base: VMCS.HOST_GS_BASE,
+    rights: 0xc093,
+    limit: 0xffffffff,
+  },
+  {
+    segment: SegmentRegister.TR,
+    field: VMCS.HOST_TR_SELECTOR,
+    base: VMCS.HOST_TR_BASE,
+    rights: 0x8b,
+    limit: 0x67,
+  },
+].map(({ segment, field, base, rights, limit }) => ({
+  at: RegisterFile.segment(segment) / 4,
+  selector: low(field),
+  base: base < 0 ? -1 : low(base),
+  rights,
+  limit,
+}));
 
 /** Loads host state. @returns false for a VMX abort (an MSR area that cannot be processed) */
 export function loadHost(t: TransitionContext, v: Vmcs, storeGuestMsrs: boolean, seam: boolean): boolean {
@@ -351,41 +416,41 @@ export function loadHost(t: TransitionContext, v: Vmcs, storeGuestMsrs: boolean,
   const { u32 } = regs;
   const { data } = v;
   for (let i = 0; i < HOST_FIELD_WORDS.length; i++) u32[HOST_REGISTER_WORDS[i]] = data[HOST_FIELD_WORDS[i]];
-  regs.set(REG.RFLAGS, 2n);
-  regs.set(REG.DR7, 0x400n);
-  msrs.setRaw(0x1d9, 0n);
-  regs.set32(REG.SYSENTER_CS, v.lo(VMCS.HOST_IA32_SYSENTER_CS));
-  regs.set32(REG.SYSENTER_CS + 4, 0);
-  regs.set32(REG.GDTR_LIMIT, 0xffff);
-  regs.set32(REG.IDTR_LIMIT, 0xffff);
-  if ((exit & EXIT.LOAD_PAT) !== 0) regs.set(REG.PAT, v.get(VMCS.HOST_IA32_PAT));
-  if ((exit & EXIT.LOAD_EFER) !== 0) regs.set(REG.EFER, v.get(VMCS.HOST_IA32_EFER));
-  else regs.set(REG.EFER, regs.get(REG.EFER) | 0x500n);
-  if ((exit & EXIT.LOAD_PERF_GLOBAL_CTRL) !== 0) msrs.setRaw(0x38f, v.get(VMCS.HOST_IA32_PERF_GLOBAL_CTRL));
-  if ((exit & EXIT.CLEAR_RTIT_CTL) !== 0) msrs.setRaw(0x570, 0n);
-  if ((exit & EXIT.CLEAR_LBR_CTL) !== 0) msrs.setRaw(0x14ce, 0n);
-  if ((exit & EXIT.LOAD_PKRS) !== 0) msrs.setRaw(0x6e1, v.get(VMCS.HOST_IA32_PKRS));
-  if ((exit & EXIT.LOAD_CET) !== 0) {
-    msrs.setRaw(0x6a2, v.get(VMCS.HOST_S_CET));
-    msrs.setRaw(0x6a8, v.get(VMCS.HOST_INTR_SSP_TABLE));
+  u32[REG.RFLAGS / 4] = 2;
+  u32[REG.RFLAGS / 4 + 1] = 0;
+  u32[REG.DR7 / 4] = 0x400;
+  u32[REG.DR7 / 4 + 1] = 0;
+  u32[REG.SYSENTER_CS / 4] = v.lo(VMCS.HOST_IA32_SYSENTER_CS);
+  u32[REG.SYSENTER_CS / 4 + 1] = 0;
+  u32[REG.GDTR_LIMIT / 4] = 0xffff;
+  u32[REG.IDTR_LIMIT / 4] = 0xffff;
+  if ((exit & EXIT.LOAD_PAT) !== 0) {
+    u32[REG.PAT / 4] = v.lo(VMCS.HOST_IA32_PAT);
+    u32[REG.PAT / 4 + 1] = v.hi(VMCS.HOST_IA32_PAT);
+  }
+  if ((exit & EXIT.LOAD_EFER) !== 0) {
+    u32[REG.EFER / 4] = v.lo(VMCS.HOST_IA32_EFER);
+    u32[REG.EFER / 4 + 1] = v.hi(VMCS.HOST_IA32_EFER);
+  } else u32[REG.EFER / 4] |= 0x500;
+  for (let i = 0; i < HOST_MSRS.length; i++) {
+    const { control, slot, field } = HOST_MSRS[i];
+    if (control !== ALWAYS && (exit & control) === 0) continue;
+    msrs.low[slot] = field < 0 ? 0 : data[field];
+    msrs.high[slot] = field < 0 ? 0 : data[field + 1];
   }
   for (let i = 0; i < HOST_SEGMENTS.length; i++) {
-    const { segment, field, rights, limit } = HOST_SEGMENTS[i];
-    const at = RegisterFile.segment(segment);
-    const selector = v.lo(field);
-    regs.set32(at + SEG.SELECTOR, selector);
-    regs.set32(at + SEG.AR, selector === 0 ? 0x10000 : rights);
-    regs.set32(at + SEG.LIMIT, limit);
-    regs.set(at + SEG.BASE, 0n);
+    const { at, selector, base, rights, limit } = HOST_SEGMENTS[i];
+    const value = data[selector];
+    u32[at + SEG.SELECTOR / 4] = value;
+    u32[at + SEG.AR / 4] = value === 0 ? 0x10000 : rights;
+    u32[at + SEG.LIMIT / 4] = limit;
+    u32[at + SEG.BASE / 4] = base < 0 ? 0 : data[base];
+    u32[at + SEG.BASE / 4 + 1] = base < 0 ? 0 : data[base + 1];
   }
-  regs.set(RegisterFile.segment(SegmentRegister.FS) + SEG.BASE, v.get(VMCS.HOST_FS_BASE));
-  regs.set(RegisterFile.segment(SegmentRegister.GS) + SEG.BASE, v.get(VMCS.HOST_GS_BASE));
-  regs.set(RegisterFile.segment(SegmentRegister.TR) + SEG.BASE, v.get(VMCS.HOST_TR_BASE));
-  const ldtr = RegisterFile.segment(SegmentRegister.LDTR);
-  regs.set32(ldtr + SEG.SELECTOR, 0);
-  regs.set32(ldtr + SEG.AR, 0x10000);
-  regs.set32(REG.INTERRUPTIBILITY, 0);
-  regs.set32(REG.ACTIVITY, 0);
+  u32[(LDTR + SEG.SELECTOR) / 4] = 0;
+  u32[(LDTR + SEG.AR) / 4] = 0x10000;
+  u32[REG.INTERRUPTIBILITY / 4] = 0;
+  u32[REG.ACTIVITY / 4] = 0;
   return loadMsrs(t, v, VMCS.VM_EXIT_MSR_LOAD_COUNT, VMCS.VM_EXIT_MSR_LOAD_ADDR, seam) === 0;
 }
 
