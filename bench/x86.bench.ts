@@ -1,13 +1,16 @@
 /**
- * Speed of the x86 interpreter: millions of guest instructions a second on four kernels, and relative to a loop of
+ * Speed of the x86 interpreter: millions of guest instructions a second on several kernels, and relative to a loop of
  * plain WebAssembly in the same process, so that machines can be compared.
  */
 import { CodeFrames, FlatEnvironment, REG, RegisterFile, SEGMENT_SIZE, X86Core } from "@swtdx/x86";
 
-const KERNELS = { sieve: 0, copy: 0x51, mix: 0x7c, fib: 0xa9 };
-/** The kernels' machine code: a sieve, a copy loop, an arithmetic mix with unpredictable branches, recursion. */
+const KERNELS = { sieve: 0, copy: 0x51, mix: 0x7c, fib: 0xa9, float: 0xd3, integer: 0x11d };
+/**
+ * The kernels' machine code: a sieve, a copy loop, an arithmetic mix with unpredictable branches, recursion; the same
+ * chain of eight operations, comparison and branch in double precision and in integers.
+ */
 const CODE =
-  "vRQAAAC/AAAQALkAAAEAuAEAAACIB0j/x//Jdfe7AgAAAEiNNBtIgf4AAAEAcxPGhgAAEAAASAHeSIH+AAABAHLt/8OB+ywBAABy1v/NdbX0vcgAAAC+AAAQAL8AABIAuQAgAABIiwZIiQdIg8YISIPHCP/Jde7/zXXb9LnAxi0AuDkwAABpwG1OxkEFOTAAAInCweoQ98IBAAAAdAQx0+sCAdP/yXXe9L8bAAAA6AEAAAD0g/8CchdX/8/o8////19Qg+8C6On///9aSAHQw4n4ww==";
+  "vRQAAAC/AAAQALkAAAEAuAEAAACIB0j/x//Jdfe7AgAAAEiNNBtIgf4AAAEAcxPGhgAAEAAASAHeSIH+AAABAHLt/8OB+ywBAABy1v/NdbX0vcgAAAC+AAAQAL8AABIAuQAgAABIiwZIiQdIg8YISIPHCP/Jde7/zXXb9LnAxi0AuDkwAABpwG1OxkEFOTAAAInCweoQ98IBAAAAdAQx0+sCAdP/yXXe9L8bAAAA6AEAAAD0g/8CchdX/8/o8////19Qg+8C6On///9aSAHQw4n4w7gBAAAA8g8qwLgDAAAA8g8qyPIPENjyD17ZucDGLQBmDyjQ8g9c0/IPWdPyD1nR8g9Y0/IPWdNmDyjaZg8u2HIE8g9e2f/Jddb0uAEAAAC7AwAAALo5MAAAucDGLQCJxinWD6/yD6/zAdYPr/KJ8jnCcgLR6v/JdeX0";
 /** A loop of multiply, add, shift, xor and count, n times. */
 const LOOP =
   "AGFzbQEAAAABBgFgAX8BfwIBAAMCAQAHBQEBcgAACiwBKgEBfwNAIAFB7ZyZjgRsIABqIAFBB3ZzIQEgAEEBayEAIAANAAsgAQ8ACw==";
@@ -37,7 +40,9 @@ console.log(
     `${core.built.keys.length} handlers, ${core.built.hotCount} of them in the dispatch loop`,
 );
 core.set32(REG.CR0, 1);
+core.set32(REG.CR4, 0x600);
 core.set32(REG.EFER, 0x500);
+core.set32(REG.MXCSR, 0x1f80);
 for (let n = 0; n < 6; n++) {
   core.set32(REG.SEGMENT + n * SEGMENT_SIZE + 12, n === 1 ? 0xa09b : 0xc093);
   core.set32(REG.SEGMENT + n * SEGMENT_SIZE + 8, -1);
@@ -51,6 +56,7 @@ loop(3e8);
 const native = (3e8 * 5) / (performance.now() - t) / 1000;
 console.log(`plain WebAssembly: ${native.toFixed(0)} million operations/s`);
 
+const medians: Record<string, number> = {};
 for (const [name, offset] of Object.entries(KERNELS)) {
   const rates: number[] = [];
   for (let round = 0; round < 7; round++) {
@@ -64,7 +70,9 @@ for (const [name, offset] of Object.entries(KERNELS)) {
     rates.push(Number(core.get64(REG.INSTRUCTIONS) - before) / (performance.now() - from) / 1000);
   }
   const median = rates.sort((a, b) => a - b)[rates.length >> 1] ?? 0;
+  medians[name] = median;
   console.log(
-    `${name.padEnd(6)} ${median.toFixed(0).padStart(5)} MIPS, ${((100 * median) / native).toFixed(1)} % of plain`,
+    `${name.padEnd(7)} ${median.toFixed(0).padStart(5)} MIPS, ${((100 * median) / native).toFixed(1)} % of plain`,
   );
 }
+console.log(`floating point ${((100 * medians["float"]) / medians["integer"]).toFixed(0)} % of integer`);

@@ -4,7 +4,9 @@
  */
 const LANES = { ps: "xmmword", pd: "xmmword", ss: "dword", sd: "qword" };
 
-/** @returns {{text: string, xmm: "s" | "d" | "i", memory: "s" | "d" | "i", x87: boolean, cases: number}[]} */
+/** @typedef {{text: string, name?: string, xmm: "s" | "d" | "i", memory: "s" | "d" | "i", x87: boolean, digest?: boolean, cross?: boolean, cases: number}} FloatForm */
+
+/** @returns {FloatForm[]} */
 export function floatForms() {
   const out = [];
   const add = (text, xmm, memory = xmm, x87 = false, cases = 160) =>
@@ -110,4 +112,85 @@ export function floatForms() {
   ])
     mm(text, 40);
   return out;
+}
+
+/** The forms on xmm registers once more, with ordinary states and many operands. @returns {FloatForm[]} */
+export function floatDigests() {
+  return floatForms()
+    .filter(({ text, x87 }) => !x87 && !text.includes("[") && !text.startsWith("cmp"))
+    .map((form) => ({ ...form, digest: true, cases: 160 }));
+}
+
+/** Operations on two operands, of all pairs of special numbers. @returns {FloatForm[]} */
+export function floatCrosses() {
+  const names = ["add", "sub", "mul", "div", "min", "max", "cmplt", "cmpunord", "cmpneq"];
+  return names.flatMap((name) =>
+    ["ps", "pd"].map((suffix) => {
+      const xmm = suffix === "ps" ? "s" : "d";
+      const cases = xmm === "s" ? 512 : 1024;
+      const text = `${name}${suffix} xmm1, xmm2`;
+      return { text, xmm, memory: xmm, x87: false, digest: true, cross: true, cases };
+    }),
+  );
+}
+
+/** A generator of numbers from 0 to below n, the same each time. */
+function random(seed) {
+  let state = seed;
+  return (n) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * n);
+  };
+}
+/** Random programs of twelve instructions on eight xmm and eight mm registers. @returns {FloatForm[]} */
+export function floatSequences() {
+  const next = random(20);
+  const pick = (list) => list[next(list.length)];
+  const x = () => `xmm${next(8)}`;
+  const m = () => `mm${next(8)}`;
+  const packed = ["ps", "pd"];
+  const scalar = ["ss", "sd"];
+  const all = [...packed, ...scalar];
+  const arithmetic = ["add", "sub", "mul", "div", "min", "max", "sqrt"];
+  const memory = { ps: "xmmword", pd: "xmmword", ss: "dword", sd: "qword" };
+  const makers = [
+    () => `${pick(arithmetic)}${pick(all)} ${x()}, ${x()}`,
+    () => `${pick(arithmetic)}${pick(all)} ${x()}, ${x()}`,
+    () => `${pick(arithmetic)}${pick(scalar)} ${x()}, ${x()}`,
+    () => {
+      const suffix = pick(all);
+      return `${pick(arithmetic)}${suffix} ${x()}, ${memory[suffix]} ptr [rdi+16]`;
+    },
+    () => `cmp${pick(all)} ${x()}, ${x()}, ${next(8)}`,
+    () => `round${pick(all)} ${x()}, ${x()}, ${next(16)}`,
+    () => `${pick(["hadd", "hsub", "addsub"])}${pick(packed)} ${x()}, ${x()}`,
+    () => `${pick(["comi", "ucomi"])}${pick(scalar)} ${x()}, ${x()}`,
+    () => `dp${pick(packed)} ${x()}, ${x()}, ${next(256)}`,
+    () => `${pick(["cvtss2sd", "cvtsd2ss", "cvtps2pd", "cvtpd2ps", "cvtdq2ps", "cvtdq2pd"])} ${x()}, ${x()}`,
+    () => `${pick(["cvtps2dq", "cvttps2dq", "cvtpd2dq", "cvttpd2dq"])} ${x()}, ${x()}`,
+    () => `cvt${pick(["", "t"])}${pick(scalar)}2si ${pick(["eax", "rax", "ebx", "rcx"])}, ${x()}`,
+    () => `cvtsi2${pick(scalar)} ${x()}, ${pick(["eax", "rax", "ebx", "rcx"])}`,
+    () => `cvtpi2${pick(packed)} ${x()}, ${m()}`,
+    () => `cvt${pick(["", "t"])}${pick(packed)}2pi ${m()}, ${x()}`,
+    () =>
+      `${pick(["movaps", "movss", "movsd", "unpcklps", "unpckhpd", "movhlps", "andps", "xorps"])} ${x()}, ${x()}`,
+    () => `shufps ${x()}, ${x()}, ${next(256)}`,
+    () =>
+      `${pick(["movq2dq", "movdq2q"])} `
+        .replace(/movq2dq $/, `movq2dq ${x()}, ${m()}`)
+        .replace(/movdq2q $/, `movdq2q ${m()}, ${x()}`),
+    () =>
+      `${pick(["paddb", "psubsw", "pmaddwd", "punpckhwd", "packssdw", "pshufb", "phaddd", "pavgw", "psadbw", "pmulhrsw"])} ${m()}, ${m()}`,
+    () => `${pick(["movlps", "movhps"])} qword ptr [rdi+${8 * next(8)}], ${x()}`,
+    () => `${pick(["movups", "movdqu"])} ${x()}, xmmword ptr [rdi+${next(48)}]`,
+  ];
+  return Array.from({ length: 600 }, (_, i) => ({
+    text: Array.from({ length: 12 }, () => pick(makers)()).join("; "),
+    name: `sequence ${i}`,
+    xmm: pick(["s", "d", "i", "d"]),
+    memory: pick(["s", "d"]),
+    x87: true,
+    digest: true,
+    cases: 8,
+  }));
 }

@@ -2,7 +2,8 @@
  * Runs each form of float-forms.S on this machine's processor with many operands, in all states of MXCSR and the x87
  * tags, and writes what changed. Linux, x86-64. The inputs are a function of form and case number;
  * packages/hardware/x86/test/native-float.ts computes the same. Output, little-endian, per form: u8 code length,
- * u8 kind of the xmm registers, u8 kind of memory, u8 x87 varies, u16 cases, u8 name length, name, code; per case:
+ * u8 kind of the xmm registers, u8 kind of memory, u8 options, u16 cases, u8 name length, name, code; with the option
+ * "digest" a u32 over what follows of all cases, else per case:
  * u8 vector (255 none), u64 changed words of the FXSAVE image, u16 changed words of memory (8), then rax, rbx, rcx and
  * flags; then these words. The first three words of the image but for FCW, FSW and the tags, and everything behind the
  * xmm registers, are left out.
@@ -136,7 +137,17 @@ static void handler(int sig, siginfo_t *info, void *context) {
   state->oflags = (uint64_t)u->uc_mcontext.gregs[REG_EFL];
   siglongjmp(recover, 1);
 }
-static void put(const void *p, size_t n) { fwrite(p, 1, n, stdout); }
+/*
+ * Options of a form: the x87 state varies; only a digest is written, exceptions are masked and results usually inexact;
+ * the operands are all pairs of special numbers, first without and then with DAZ and FTZ.
+ */
+enum { X87 = 1, DIGEST = 2, CROSS = 4 };
+static int digesting;
+static uint32_t digest;
+static void put(const void *p, size_t n) {
+  if (!digesting) fwrite(p, 1, n, stdout);
+  else for (size_t i = 0; i < n; i++) digest = (digest ^ ((const uint8_t *)p)[i]) * 16777619u;
+}
 
 int main(void) {
   for (uint32_t at = CODE; at <= STATE; at += 0x10000000)
@@ -149,10 +160,11 @@ int main(void) {
 
   const uint8_t *f = forms;
   for (uint32_t number = 0; *f; number++) {
-    uint8_t length = f[0], xmm = f[1], memory = f[2], x87 = f[3], nameLength = f[6];
+    uint8_t length = f[0], xmm = f[1], memory = f[2], options = f[3], nameLength = f[6];
     uint16_t cases;
     memcpy(&cases, f + 4, 2);
     const uint8_t *name = f + 7, *code = name + nameLength;
+    digesting = 0;
     put(f, 7);
     put(name, nameLength);
     put(code, length);
@@ -161,6 +173,8 @@ int main(void) {
     memcpy(to, code, length);
     memcpy(to + length, "\xff\x24\x25\x48\x04\x00\x30", 7); /* jmp *STATE+1096 */
     state->back = (uint64_t)(uintptr_t)back64;
+    digesting = options & DIGEST;
+    digest = 2166136261u;
     for (uint32_t i = 0; i < cases; i++) {
       seed = (number * 1000 + i) * 2654435761u + 12345;
       if (!seed) seed = 1;
@@ -169,14 +183,28 @@ int main(void) {
       uint64_t *x = state->in + 20, window[8];
       for (int n = 0; n < 4; n++) x[n] = element(xmm);
       for (int n = 4; n < 8; n++) x[n] = related(xmm, x[n - 2]);
+      if (digesting) for (int n = 8; n < 16; n++) x[n] = element(xmm);
       for (int n = 0; n < 8; n++) window[n] = memory == xmm ? related(memory, x[2 + (n & 1)]) : element(memory);
       for (int n = 0; n < 8; n++) { uint64_t v = element('i'); state->in[4 + 2 * n] = v; state->in[5 + 2 * n] = rnd() & 0xffff; }
       uint32_t mxcsr = control(), r = rnd();
+      if (digesting) mxcsr = i & 3 ? 0x1fa0 : mxcsr | 0x1f80;
+      if (options & CROSS) {
+        uint32_t lanes = xmm == 's' ? 4 : 2, rounds = 1024 / lanes;
+        mxcsr = i < rounds ? 0x1f80 : 0x9fc0;
+        for (uint32_t lane = 0; lane < lanes; lane++) {
+          uint32_t n = (i % rounds) * lanes + lane;
+          for (int k = 0; k < 2; k++) {
+            uint32_t pick = k ? n >> 5 : n & 31, sign = pick >> 4 << 31, *to = (uint32_t *)(x + 2 + 2 * k);
+            if (xmm == 's') to[lane] = special32[pick & 15] | sign;
+            else { to[2 * lane] = special64[pick & 15][1]; to[2 * lane + 1] = special64[pick & 15][0] | sign; }
+          }
+        }
+      }
       uint64_t fcw = 0x37f, fsw = 0, tags = 0;
-      if (x87) {
+      if (options & X87) {
         fsw = (r & 7) << 11;
         tags = r >> 3 & 0xff;
-        if ((r >> 11 & 15) == 0) { fcw = 0x37e; fsw |= 0x8081; }
+        if ((r >> 11 & 15) == 0 && !digesting) { fcw = 0x37e; fsw |= 0x8081; }
       }
       state->in[0] = fcw | fsw << 16 | tags << 32;
       state->in[3] = mxcsr;
@@ -208,7 +236,9 @@ int main(void) {
       for (int n = 0; n < 8; n++) if (others >> n & 1) put(&at[n], 8);
       for (int n = 0; n < 4; n++) if (others >> (8 + n) & 1) put(&got[n], 8);
     }
+    if (digesting) fwrite(&digest, 4, 1, stdout);
   }
+  digesting = 0;
   uint8_t end = 0;
   put(&end, 1);
   return 0;

@@ -9,20 +9,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { brotliCompressSync, constants } from "node:zlib";
-import { floatForms } from "./float-forms.mjs";
+import { floatCrosses, floatDigests, floatForms, floatSequences } from "./float-forms.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 const out = fileURLToPath(new URL("../../packages/hardware/x86/test/vectors/", import.meta.url));
 const work = mkdtempSync(join(tmpdir(), "x86-float-"));
 
-const list = floatForms();
+const list = [...floatForms(), ...floatDigests(), ...floatCrosses(), ...floatSequences()];
 const lines = [".intel_syntax noprefix", ".data", ".globl forms", "forms:"];
-for (const { text, xmm, memory, x87, cases } of list) {
+for (const { text, name = text, xmm, memory, x87, digest, cross, cases } of list) {
   lines.push(
-    `.byte 2f-1f, '${xmm}', '${memory}', ${x87 ? 1 : 0}`,
+    `.byte 2f-1f, '${xmm}', '${memory}', ${(x87 ? 1 : 0) | (digest ? 2 : 0) | (cross ? 4 : 0)}`,
     `.short ${cases}`,
     `.byte 4f-3f`,
-    `3: .ascii "${text}"`,
+    `3: .ascii "${name}"`,
     "4:",
     `1: ${text}`,
     "2:",

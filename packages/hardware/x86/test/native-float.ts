@@ -24,8 +24,14 @@ export interface FloatOutcome extends FloatCase {
 }
 export interface FloatForm {
   readonly text: string;
+  readonly number: number;
   readonly code: Uint8Array;
 }
+
+/** Options of a form, as in float.c. */
+const X87 = 1;
+const DIGEST = 2;
+const CROSS = 4;
 
 let seed = 0;
 function rnd(): number {
@@ -185,7 +191,7 @@ function control(): number {
   if (((r >>> 7) & 3) === 0) mxcsr |= (r >>> 9) & 63;
   return mxcsr;
 }
-function input(number: number, i: number, xmm: string, memoryKind: string, x87: boolean): FloatCase {
+function input(number: number, i: number, xmm: string, memoryKind: string, options: number): FloatCase {
   seed = (Math.imul(number * 1000 + i, 2654435761) + 12345) | 0;
   if (seed === 0) seed = 1;
   rnd();
@@ -194,21 +200,42 @@ function input(number: number, i: number, xmm: string, memoryKind: string, x87: 
   const memory = new BigUint64Array(MEMORY_WORDS);
   for (let n = 20; n < 24; n++) image[n] = element(xmm);
   for (let n = 24; n < 28; n++) image[n] = related(xmm, image[n - 2]);
+  if (options & DIGEST) for (let n = 28; n < 36; n++) image[n] = element(xmm);
   for (let n = 0; n < MEMORY_WORDS; n++)
     memory[n] = memoryKind === xmm ? related(memoryKind, image[22 + (n & 1)]) : element(memoryKind);
   for (let n = 0; n < 8; n++) {
     image[4 + 2 * n] = element("i");
     image[5 + 2 * n] = BigInt(rnd() & 0xffff);
   }
-  const mxcsr = control();
+  let mxcsr = control();
+  if (options & DIGEST) mxcsr = i & 3 ? 0x1fa0 : mxcsr | 0x1f80;
   const r = rnd();
+  if (options & CROSS) {
+    const lanes = xmm === "s" ? 4 : 2;
+    const rounds = 1024 / lanes;
+    mxcsr = i < rounds ? 0x1f80 : 0x9fc0;
+    const words = new Uint32Array(image.buffer);
+    for (let lane = 0; lane < lanes; lane++) {
+      const n = (i % rounds) * lanes + lane;
+      for (let k = 0; k < 2; k++) {
+        const pick = k ? n >> 5 : n & 31;
+        const sign = (pick >> 4) << 31;
+        const to = 44 + 4 * k;
+        if (xmm === "s") words[to + lane] = SPECIAL32[pick & 15] | sign;
+        else {
+          words[to + 2 * lane] = SPECIAL64[pick & 15][1];
+          words[to + 2 * lane + 1] = SPECIAL64[pick & 15][0] | sign;
+        }
+      }
+    }
+  }
   let fcw = 0x37f;
   let fsw = 0;
   let tags = 0;
-  if (x87) {
+  if (options & X87) {
     fsw = (r & 7) << 11;
     tags = (r >>> 3) & 0xff;
-    if (((r >>> 11) & 15) === 0) {
+    if (((r >>> 11) & 15) === 0 && !(options & DIGEST)) {
       fcw = 0x37e;
       fsw |= 0x8081;
     }
@@ -221,39 +248,74 @@ function input(number: number, i: number, xmm: string, memoryKind: string, x87: 
   return { image, memory, general };
 }
 
-/** Calls back for every case. */
-export function replayFloat(
-  file: URL,
-  each: (form: FloatForm, i: number, input: FloatCase, expected: FloatOutcome) => void,
-): void {
+/** FNV-1a over what float.c writes of a case. */
+function digestCase(start: number, from: FloatCase, got: FloatOutcome): number {
+  let hash = start;
+  const put = (value: bigint, bytes: number) => {
+    whole[0] = value;
+    for (let i = 0; i < bytes; i++)
+      hash = Math.imul(hash ^ ((halves[i >> 2] >>> ((i & 3) * 8)) & 0xff), 16777619);
+  };
+  let changed = 0n;
+  for (let n = 0; n < FX_WORDS; n++)
+    if (n !== 1 && n !== 2 && got.image[n] !== from.image[n]) changed |= 1n << BigInt(n);
+  let others = 0n;
+  for (let n = 0; n < MEMORY_WORDS; n++) if (got.memory[n] !== from.memory[n]) others |= 1n << BigInt(n);
+  for (let n = 0; n < 4; n++) if (got.general[n] !== from.general[n]) others |= 256n << BigInt(n);
+  put(BigInt(got.vector), 1);
+  put(changed, 8);
+  put(others, 2);
+  for (let n = 0; n < FX_WORDS; n++) if ((changed >> BigInt(n)) & 1n) put(got.image[n], 8);
+  for (let n = 0; n < MEMORY_WORDS; n++) if ((others >> BigInt(n)) & 1n) put(got.memory[n], 8);
+  for (let n = 0; n < 4; n++) if ((others >> BigInt(8 + n)) & 1n) put(got.general[n], 8);
+  return hash;
+}
+
+/** What to do with the vectors. */
+export interface FloatReplay {
+  /** Executes a case. */
+  run: (form: FloatForm, input: FloatCase) => FloatOutcome;
+  /** Compares one. */
+  check: (form: FloatForm, i: number, input: FloatCase, got: FloatOutcome, expected: FloatOutcome) => void;
+  /** All cases of a form of which only a digest was recorded have been executed. */
+  digest: (form: FloatForm, cases: number, same: boolean) => void;
+}
+export function replayFloat(file: URL, { run, check, digest }: FloatReplay): void {
   const bytes = brotliDecompressSync(readFileSync(file));
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   let at = 0;
   const u64 = () => view.getBigUint64((at += 8) - 8, true);
+  const outcome = (from: FloatCase): FloatOutcome => {
+    const vector = bytes[at++];
+    const changed = u64();
+    const others = view.getUint16((at += 2) - 2, true);
+    const image = from.image.slice();
+    const memory = from.memory.slice();
+    const general = from.general.slice();
+    for (let n = 0; n < FX_WORDS; n++) if ((changed >> BigInt(n)) & 1n) image[n] = u64();
+    for (let n = 0; n < MEMORY_WORDS; n++) if ((others >> n) & 1) memory[n] = u64();
+    for (let n = 0; n < 4; n++) if ((others >> (8 + n)) & 1) general[n] = u64();
+    return { vector, image, memory, general };
+  };
   for (let number = 0; bytes[at] !== 0; number++) {
     const length = bytes[at];
     const xmm = String.fromCharCode(bytes[at + 1]);
     const memoryKind = String.fromCharCode(bytes[at + 2]);
-    const x87 = bytes[at + 3] !== 0;
+    const options = bytes[at + 3];
     const cases = view.getUint16(at + 4, true);
     const nameLength = bytes[at + 6];
     at += 7;
     const text = bytes.toString("latin1", at, at + nameLength);
     at += nameLength;
-    const form: FloatForm = { text, code: new Uint8Array(bytes.subarray(at, at + length)) };
+    const form: FloatForm = { text, number, code: new Uint8Array(bytes.subarray(at, at + length)) };
     at += length;
+    let hash = 2166136261 | 0;
     for (let i = 0; i < cases; i++) {
-      const from = input(number, i, xmm, memoryKind, x87);
-      const vector = bytes[at++];
-      const changed = u64();
-      const others = view.getUint16((at += 2) - 2, true);
-      const image = from.image.slice();
-      const memory = from.memory.slice();
-      const general = from.general.slice();
-      for (let n = 0; n < FX_WORDS; n++) if ((changed >> BigInt(n)) & 1n) image[n] = u64();
-      for (let n = 0; n < MEMORY_WORDS; n++) if ((others >> n) & 1) memory[n] = u64();
-      for (let n = 0; n < 4; n++) if ((others >> (8 + n)) & 1) general[n] = u64();
-      each(form, i, from, { vector, image, memory, general });
+      const from = input(number, i, xmm, memoryKind, options);
+      const got = run(form, from);
+      if (options & DIGEST) hash = digestCase(hash, from, got);
+      else check(form, i, from, got, outcome(from));
     }
+    if (options & DIGEST) digest(form, cases, hash >>> 0 === view.getUint32((at += 4) - 4, true));
   }
 }

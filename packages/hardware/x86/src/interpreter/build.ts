@@ -62,6 +62,10 @@ const HOT = [
   /^(bt|bti):r(32|64),b\d+$/,
   /^(nop|xchgz):/,
   /^(cwd|cbw):v(32|64)$/,
+  /^(add|sub|mul|div)sd:x,(y|m64)$/,
+  /^mov(ups|aps|dqu|dqa):(x,y|x,m128|m128,y)$/,
+  /^movsd:(x,y|x,m64|m64,y)$/,
+  /^u?comisd:x,y$/,
   /^bswap:r(32|64)$/,
 ];
 

@@ -1,8 +1,20 @@
 /** Functions of the generated module that instructions call: address computation, lookups, wide arithmetic. */
 import { CRC32C_POLYNOMIAL } from "../semantics/constants.js";
+import {
+  ADD,
+  DIV,
+  emitFinal,
+  emitPlain,
+  F32,
+  F64,
+  finalHelper,
+  MUL,
+  plainHelper,
+  SQRT,
+} from "../semantics/float-lanes.js";
 import { Access, ENGINE, JUMP, JUMP_ENTRIES, Misc, Mode, RECORD, TLB, TLB_ENTRIES } from "../layout.js";
 import { REG, SEG, SEGMENT_SIZE } from "../register-file.js";
-import { I32, I64, type ModuleBuilder, type ValType } from "../wasm/encoder.js";
+import { I32, I64, type ModuleBuilder, V128, type ValType } from "../wasm/encoder.js";
 import { call, Code, i32, i64, type Local, LOAD, select, STORE, type V } from "../wasm/expr.js";
 
 type Functions = Map<string, { index: number; result: typeof I32 | typeof I64 | 0x40 }>;
@@ -233,4 +245,13 @@ export function buildHelpers(module: ModuleBuilder, functions: Functions, core: 
     });
     code.return(crc);
   });
+
+  for (const f of [F32, F64]) {
+    for (const how of [ADD, MUL, DIV, SQRT]) {
+      define(finalHelper(f, how), [V128, V128, V128], I32, (code, a, b, r) =>
+        emitFinal(code, f, how, field32(REG.MXCSR), a, b, r),
+      );
+    }
+    define(plainHelper(f), [V128, V128], I32, (code, a, b) => emitPlain(code, f, a, b));
+  }
 }

@@ -11,6 +11,30 @@ import { floatNumber } from "../system/vector-float.js";
 import { I32, I64 } from "../wasm/encoder.js";
 import { i32, i64, type Local, select, simdOp, type V } from "../wasm/expr.js";
 import {
+  ADD,
+  all,
+  and,
+  type Arithmetic,
+  demote,
+  DIV,
+  equals,
+  F32,
+  F64,
+  finalHelper,
+  INEXACT_FIELDS,
+  INEXACT_UNNOTICED,
+  isZero,
+  type LaneFormat,
+  MUL,
+  or,
+  plain,
+  plainHelper,
+  promote,
+  ROUNDING,
+  SQRT,
+  xor,
+} from "./float-lanes.js";
+import {
   lane64,
   op,
   replace64,
@@ -18,114 +42,12 @@ import {
   shuffle,
   splat32,
   splat64,
-  v128,
   type VectorSource,
   vectorSource,
   writeScalar,
   writeVector,
   ZERO,
 } from "./vector-operand.js";
-
-/** MXCSR: rounding control, precision mask and flag; how they are if inexact results go unnoticed. */
-const INEXACT_FIELDS = 0x7020;
-const INEXACT_UNNOTICED = 0x1020;
-const ROUNDING = 0x6000;
-
-/** wasm's instructions for lanes of one size. */
-interface LaneFormat {
-  readonly bits: 32 | 64;
-  readonly abs: number;
-  readonly sqrt: number;
-  readonly add: number;
-  readonly sub: number;
-  readonly mul: number;
-  readonly div: number;
-  readonly pmin: number;
-  readonly pmax: number;
-  readonly eq: number;
-  readonly lt: number;
-  readonly gt: number;
-  readonly le: number;
-  readonly ge: number;
-  /** Integer lanes: equal; sign bits of all lanes. */
-  readonly equal: number;
-  readonly bitmask: number;
-  /** Rounding by RC: nearest, down, up, towards zero. */
-  readonly rounding: readonly [number, number, number, number];
-  readonly least: V;
-  readonly greatest: V;
-  readonly sign: V;
-  /** Sign bits of the even lanes. */
-  readonly evenSigns: V;
-}
-const four = (...b: number[]) => v128(...b, ...b, ...b, ...b);
-const two = (...b: number[]) => v128(...b, ...b);
-const F32: LaneFormat = {
-  bits: 32,
-  abs: 0xe0,
-  sqrt: 0xe3,
-  add: 0xe4,
-  sub: 0xe5,
-  mul: 0xe6,
-  div: 0xe7,
-  pmin: 0xea,
-  pmax: 0xeb,
-  eq: 0x41,
-  lt: 0x43,
-  gt: 0x44,
-  le: 0x45,
-  ge: 0x46,
-  equal: 0x37,
-  bitmask: 0xa4,
-  rounding: [0x6a, 0x68, 0x67, 0x69],
-  least: four(0, 0, 0x80, 0),
-  greatest: four(0xff, 0xff, 0x7f, 0x7f),
-  sign: four(0, 0, 0, 0x80),
-  evenSigns: two(0, 0, 0, 0x80, 0, 0, 0, 0),
-};
-const F64: LaneFormat = {
-  bits: 64,
-  abs: 0xec,
-  sqrt: 0xef,
-  add: 0xf0,
-  sub: 0xf1,
-  mul: 0xf2,
-  div: 0xf3,
-  pmin: 0xf6,
-  pmax: 0xf7,
-  eq: 0x47,
-  lt: 0x49,
-  gt: 0x4a,
-  le: 0x4b,
-  ge: 0x4c,
-  equal: 0xd6,
-  bitmask: 0xc4,
-  rounding: [0x94, 0x75, 0x74, 0x7a],
-  least: two(0, 0, 0, 0, 0, 0, 0x10, 0),
-  greatest: two(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xef, 0x7f),
-  sign: two(0, 0, 0, 0, 0, 0, 0, 0x80),
-  evenSigns: v128(0, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0),
-};
-const and = (a: V, b: V) => op(0x4e, a, b);
-const or = (a: V, b: V) => op(0x50, a, b);
-const xor = (a: V, b: V) => op(0x51, a, b);
-const promote = (v: V) => op(0x5f, v);
-const demote = (v: V) => op(0x5e, v);
-const upperHalf = (v: V) => shuffle(v, v, [8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15]);
-
-/** i32: the lanes of a mask that count are all set. */
-function all(f: LaneFormat, lanes: number, mask: V): V {
-  const bits = (1 << lanes) - 1;
-  return simdOp(f.bitmask, I32, [mask]).and(bits).eq(bits);
-}
-const isZero = (f: LaneFormat, v: V) => op(f.eq, v, ZERO);
-/** Not denormal and no NaN. */
-const plain = (f: LaneFormat, v: V) => or(op(f.ge, op(f.abs, v), f.least), isZero(f, v));
-/** A normal number, not the least one, to which a tiny result may have been rounded. */
-const normal = (f: LaneFormat, c: Context, v: V): V => {
-  const magnitude = c.code.let(op(f.abs, v));
-  return and(op(f.gt, magnitude, f.least), op(f.le, magnitude, f.greatest));
-};
 
 /** Replaces the result by the exact computation's if it is not `good` (i32). */
 function otherwise(
@@ -166,81 +88,8 @@ function write(c: Context, f: LaneFormat, lanes: number, value: V): void {
   else writeVector(c, 0, value);
 }
 
-/** What is known about a result: when a zero is one, and when it is exact. */
-interface Arithmetic {
-  readonly compute: (f: LaneFormat, a: V, b: V) => V;
-  /** Mask of the lanes whose zero result comes from zeros. */
-  readonly zero: (f: LaneFormat, a: V, b: V) => V;
-  /** i32: all results are exact. */
-  readonly exact: (f: LaneFormat, lanes: number, c: Context, a: Local, b: Local, r: Local) => V;
-}
-/** i32: what holds for the double-precision values of all lanes of single-precision vectors. */
-function inDouble(lanes: number, vectors: V[], relation: (...v: V[]) => V): V {
-  const low = all(F64, Math.min(lanes, 2), relation(...vectors.map(promote)));
-  return lanes <= 2 ? low : low.and(all(F64, 2, relation(...vectors.map((v) => promote(upperHalf(v))))));
-}
-/** Mask of double-precision lanes with at most 26 significant bits, whose products are exact. */
-const short = (v: V) => op(0xd6, and(v, splat64(i64((1 << 27) - 1))), ZERO);
-const product = (a: V, b: V) => op(F64.mul, a, b);
-const equals = (a: V, b: V) => op(F64.eq, a, b);
-/** The rounding error of a sum (Knuth) is zero. */
-function exactSum(f: LaneFormat, lanes: number, c: Context, a: V, b: V, r: V): V {
-  const back = c.code.let(op(f.sub, r, a));
-  const error = op(f.add, op(f.sub, a, op(f.sub, r, back)), op(f.sub, b, back));
-  return all(f, lanes, isZero(f, error));
-}
-const ADD: Arithmetic = {
-  compute: (f, a, b) => op(f.add, a, b),
-  zero: () => four(0xff, 0xff, 0xff, 0xff),
-  exact: exactSum,
-};
-const SUB: Arithmetic = {
-  compute: (f, a, b) => op(f.sub, a, b),
-  zero: ADD.zero,
-  exact: (f, lanes, c, a, b, r) => exactSum(f, lanes, c, a, c.code.let(xor(b, f.sign)), r),
-};
-const MUL: Arithmetic = {
-  compute: (f, a, b) => op(f.mul, a, b),
-  zero: (f, a, b) => or(isZero(f, a), isZero(f, b)),
-  exact: (f, lanes, _c, a, b, r) =>
-    f === F64
-      ? all(f, lanes, and(short(a), short(b)))
-      : inDouble(lanes, [a, b, r], (x, y, z) => equals(product(x, y), z)),
-};
-const DIV: Arithmetic = {
-  compute: (f, a, b) => op(f.div, a, b),
-  zero: (f, a) => isZero(f, a),
-  exact: (f, lanes, _c, a, b, r) =>
-    f === F64
-      ? all(f, lanes, and(and(short(b), short(r)), equals(product(b, r), a)))
-      : inDouble(lanes, [a, b, r], (x, y, z) => equals(product(y, z), x)),
-};
-const SQRT: Arithmetic = {
-  compute: (f, _a, b) => op(f.sqrt, b),
-  zero: (f, _a, b) => isZero(f, b),
-  exact: (f, lanes, _c, _a, b, r) =>
-    f === F64
-      ? all(f, lanes, and(short(r), equals(product(r, r), b)))
-      : inDouble(lanes, [b, r], (x, z) => equals(product(z, z), x)),
-};
-/** Computes lanes, from values that a shuffle of the operands may have made. */
-function compute(
-  c: Context,
-  name: string,
-  f: LaneFormat,
-  lanes: number,
-  how: Arithmetic,
-  a: Local,
-  b: Local,
-  sources: [VectorSource, VectorSource],
-): void {
-  const r = c.code.let(how.compute(f, a, b));
-  const zero = and(isZero(f, r), how.zero(f, a, b));
-  const operands = how === SQRT ? plain(f, b) : and(plain(f, a), plain(f, b));
-  const good = all(f, lanes, and(operands, or(normal(f, c, r), zero)));
-  otherwiseInexact(c, good, () => how.exact(f, lanes, c, a, b, r), r, name, ...sources, i32(0));
-  write(c, f, lanes, r);
-}
+/** i32: the lanes that count are all among `bits`. */
+const enough = (lanes: number, bits: V) => bits.and((1 << lanes) - 1).eq((1 << lanes) - 1);
 type Prepare = (a: V, b: V) => [V, V];
 const arithmetic =
   (name: string, f: LaneFormat, lanes: number, how: Arithmetic, prepare?: Prepare): Emitter =>
@@ -248,8 +97,11 @@ const arithmetic =
     requireVector(c);
     const b = vectorSource(c, 1);
     const a = vectorSource(c, 0);
-    const [x, y] = prepare ? prepare(a.value, b.value).map((v) => c.code.let(v)) : [a.value, b.value];
-    compute(c, name, f, lanes, how, x, y, [a, b]);
+    const first = how === SQRT ? b.value : a.value;
+    const [x, y] = prepare ? prepare(first, b.value).map((v) => c.code.let(v)) : [first, b.value];
+    const r = c.code.let(how.compute(f, x, y));
+    otherwise(c, enough(lanes, c.helper(finalHelper(f, how), x, y, r)), r, name, a, b, i32(0));
+    write(c, f, lanes, r);
   };
 /** Even and odd lanes of both operands. */
 const neighbours =
@@ -259,6 +111,12 @@ const neighbours =
     const lanes = (odd: number) =>
       Array.from({ length: 16 }, (_, i) => (Math.floor(i / bytes) * 2 + odd) * bytes + (i % bytes));
     return [shuffle(a, b, lanes(0)), shuffle(a, b, lanes(1))];
+  };
+const opposite =
+  (f: LaneFormat): Prepare =>
+  (a, b) => {
+    const [even, odd] = neighbours(f)(a, b);
+    return [even, xor(odd, f.sign)];
   };
 
 /** MIN and MAX: exact, so only NaNs and denormals are different. */
@@ -270,7 +128,7 @@ const extreme =
     const a = vectorSource(c, 0);
     // wasm's pmin(x, y) is y < x ? y : x, and SSE's is a < b ? a : b.
     const r = c.code.let(op(code, b.value, a.value));
-    const good = all(f, lanes, and(plain(f, a.value), plain(f, b.value)));
+    const good = enough(lanes, c.helper(plainHelper(f), a.value, b.value));
     otherwise(c, good, r, name, a, b, i32(0));
     write(c, f, lanes, r);
   };
@@ -294,7 +152,7 @@ const comparison =
         when(control.shr_u(2).and(1)),
       ),
     );
-    const good = all(f, lanes, and(plain(f, a.value), plain(f, b.value)));
+    const good = enough(lanes, c.helper(plainHelper(f), a.value, b.value));
     otherwise(c, good, r, name, a, b, control);
     write(c, f, lanes, r);
   };
@@ -307,7 +165,7 @@ const flags =
     const a = vectorSource(c, 0);
     const bit = (mask: V) => simdOp(f.bitmask, I32, [mask]).and(1);
     const result = c.code.let(bit(op(f.lt, a.value, b.value)).or(bit(op(f.eq, a.value, b.value)).shl(6)));
-    const good = all(f, 1, and(plain(f, a.value), plain(f, b.value)));
+    const good = enough(1, c.helper(plainHelper(f), a.value, b.value));
     c.code.if(good.eqz(), () => {
       c.code.if(c.helper("float", i32(floatNumber(name)), a.address, b.address, i32(0)), () => c.fault());
       c.code.set(result, c.load32(ENGINE.TEMP));
@@ -484,9 +342,11 @@ const semantics: Record<string, Emitter> = {};
 for (const [suffix, f, lanes] of SIZES) {
   const named = (name: string, emitter: (full: string) => Emitter) =>
     (semantics[name + suffix] = emitter(name + suffix));
-  for (const [name, how] of Object.entries({ add: ADD, sub: SUB, mul: MUL, div: DIV, sqrt: SQRT })) {
+  for (const [name, how] of Object.entries({ add: ADD, mul: MUL, div: DIV, sqrt: SQRT })) {
     named(name, (full) => arithmetic(full, f, lanes, how));
   }
+  // a - b is a + -b.
+  named("sub", (full) => arithmetic(full, f, lanes, ADD, (a, b) => [a, xor(b, f.sign)]));
   named("min", (full) => extreme(full, f, lanes, f.pmin));
   named("max", (full) => extreme(full, f, lanes, f.pmax));
   named("cmp", (full) => comparison(full, f, lanes));
@@ -497,7 +357,7 @@ for (const [suffix, f, lanes] of SIZES) {
   }
   if (lanes > 1) {
     named("hadd", (full) => arithmetic(full, f, lanes, ADD, neighbours(f)));
-    named("hsub", (full) => arithmetic(full, f, lanes, SUB, neighbours(f)));
+    named("hsub", (full) => arithmetic(full, f, lanes, ADD, opposite(f)));
     named("addsub", (full) => arithmetic(full, f, lanes, ADD, (a, b) => [a, xor(b, f.evenSigns)]));
     named("dp", (full) => exactly(full, f, lanes, true));
   } else {

@@ -157,15 +157,20 @@ export function divide(f: Format, a: bigint, b: bigint, s: FloatState): bigint {
   const nan = nanOf(f, a, b, s);
   if (nan !== undefined) return nan;
   const sign = (a ^ b) & f.sign;
-  a = operand(f, a, s);
-  b = operand(f, b, s);
-  if (isInfinite(f, a)) return isInfinite(f, b) ? invalid(f, s) : sign | f.infinity;
-  if (isInfinite(f, b)) return sign;
-  if (isZero(f, b)) {
+  if (s.denormalsAreZero) {
+    a = operand(f, a, s);
+    b = operand(f, b, s);
+  }
+  if (isZero(f, b) && !isInfinite(f, a)) {
+    // A denormal dividend is not reported.
     if (isZero(f, a)) return invalid(f, s);
     s.flags |= Flag.ZE;
     return sign | f.infinity;
   }
+  a = operand(f, a, s);
+  b = operand(f, b, s);
+  if (isInfinite(f, a)) return isInfinite(f, b) ? invalid(f, s) : sign | f.infinity;
+  if (isInfinite(f, b)) return sign;
   if (isZero(f, a)) return sign;
   return pack(f, quotient(unpack(f, a), unpack(f, b), f.precision + 2), s);
 }
