@@ -32,6 +32,7 @@ import { REG, type RegisterFile, SEG, SEGMENT_SIZE } from "./register-file.js";
 import { AR, CR0, CR4, EFER, RFLAGS } from "./bits.js";
 import { operations, type Operation } from "./system/operations.js";
 import { enterMmx } from "./system/mmx.js";
+import { waits } from "./system/x87-state.js";
 import { float } from "./system/vector-float.js";
 import { deliver, deliverPending } from "./system/interrupts.js";
 
@@ -204,6 +205,7 @@ export class X86Core implements CodeUser {
         resolveInPage: (pc: number) => this.resolveInPage(pc),
         operation: (pc: number, operation: number) => this.operation(pc, operation),
         commit: () => this.commit(),
+        waits: () => (waits(this) ? 1 : 0),
         enterMmx: () => enterMmx(this),
         float: (operation: number, a: number, b: number, control: number) =>
           float(this, operation, a, b, control),

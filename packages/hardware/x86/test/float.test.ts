@@ -7,6 +7,7 @@ import {
   FLOAT_CODE,
   FLOAT_DATA,
   type FloatCase,
+  type FloatForm,
   FX_WORDS,
   replayFloat,
 } from "./native-float.js";

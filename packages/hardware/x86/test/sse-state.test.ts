@@ -7,7 +7,7 @@ import { machine, setMode } from "./machine.js";
 const CODE = 0x1000;
 const DATA = 0x2000;
 const NONE = -1;
-const CR0 = { EM: 4, TS: 8 };
+const CR0 = { EM: 4, TS: 8, NE: 32 };
 const CR4 = { OSFXSR: 0x200, OSXMMEXCPT: 0x400 };
 /** Some exception is pending: ES, IE. */
 const PENDING = 0x81;
@@ -15,13 +15,13 @@ const PENDING = 0x81;
 const m = machine();
 const { core, base } = m;
 core.environment.intercept = () => true;
-/** Executes one instruction and returns its exception's vector. @param state what is different from 64-bit mode's usual */
+/** Executes one instruction and returns its exception's vector. @param state what differs; of CR0 bits to turn over */
 function execute(
   code: readonly number[],
   state: { cr0?: number; cr4?: number; fsw?: number; mxcsr?: number; rdi?: number } = {},
 ): number {
   setMode(core, 64);
-  core.set32(REG.CR0, core.get32(REG.CR0) | (state.cr0 ?? 0));
+  core.set32(REG.CR0, core.get32(REG.CR0) ^ (state.cr0 ?? 0));
   core.set32(REG.CR4, state.cr4 ?? CR4.OSFXSR | CR4.OSXMMEXCPT);
   core.set32(REG.FSW, state.fsw ?? 0);
   core.set32(REG.MXCSR, state.mxcsr ?? 0x1f80);
@@ -55,6 +55,7 @@ test.each([
   ["MMX with CR0.TS", PADDB, { cr0: CR0.TS, fsw: PENDING }, Vector.NM],
   ["MMX without CR4.OSFXSR", PADDB, { cr4: 0 }, NONE],
   ["MMX with an x87 exception pending", PADDB, { fsw: PENDING }, Vector.MF],
+  ["the same without CR0.NE", PADDB, { fsw: PENDING, cr0: CR0.NE }, NONE],
   ["EMMS with CR0.EM", EMMS, { cr0: CR0.EM }, Vector.UD],
   ["EMMS with CR0.TS", EMMS, { cr0: CR0.TS }, Vector.NM],
   ["EMMS with an x87 exception pending", EMMS, { fsw: PENDING }, Vector.MF],

@@ -98,6 +98,7 @@ export function buildInterpreter(options: BuildOptions): Built {
   imported("resolveInPage", [I32], I32);
   imported("operation", [I32, I32], I32);
   imported("commit", [], VOID);
+  imported("waits", [], I32);
   imported("enterMmx", [], VOID);
   imported("float", [I32, I32, I32, I32], I32);
   buildHelpers(module, functions, core, jumps);

@@ -47,7 +47,7 @@ export function requireMmx(c: Context): void {
     c.code.if(block.and(FpuBlock.MMX_UD), () => c.raise(Vector.UD));
     c.raise(Vector.NM);
   });
-  c.code.if(c.load32(REG.FSW).and(PENDING), () => c.raise(Vector.MF));
+  c.code.if(c.load32(REG.FSW).and(PENDING), () => c.code.if(c.helper("waits"), () => c.fault()));
 }
 /** To MMX mode: all tags valid, top of stack 0. Behind the last access that can fault, before mm registers are used. */
 export function enterMmx(c: Context): void {
