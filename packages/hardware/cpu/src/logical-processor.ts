@@ -320,6 +320,15 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
   vmwrite(field: number, value: bigint): VmxOutcome {
     return this.#root() ?? this.vmx.vmwrite(field, value);
   }
+  vmreadLow(field: number): number {
+    return this.#shutdown === null ? this.vmx.readHalf(field, false) : -1;
+  }
+  vmreadHigh(field: number): number {
+    return this.#shutdown === null ? this.vmx.readHalf(field, true) : -1;
+  }
+  vmwriteHalves(field: number, low: number, high: number): boolean {
+    return this.#shutdown === null && this.vmx.writeHalves(field, low, high);
+  }
   vmlaunch(): VmEntryOutcome {
     return this.#root() ?? this.vmx.enter(true, false);
   }

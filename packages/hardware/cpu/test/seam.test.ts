@@ -238,10 +238,12 @@ describe("reports", () => {
   });
 });
 
+const TD_VMCS = 0x60_0000;
+
 describe("a TD-like guest", () => {
   /** Firmware that builds private memory, enters the guest, and hands every exit to `onExit` until it says stop. */
   function td(program: GuestProgram, onExit: (lp: SeamContext, reason: number) => boolean): Platform {
-    const VMCS_PA = 0x60_0000;
+    const VMCS_PA = TD_VMCS;
     const SEPT = 0x70_0000;
     const SHARED_EPT = 0x80_0000;
     const p = platform((lp) => {
@@ -394,5 +396,52 @@ describe("a TD-like guest", () => {
     call(p);
     expect(reasons).toEqual([ExitReason.TDCALL, ExitReason.EXCEPTION_OR_NMI]);
     expect(p.events.some((event) => event.type === "MC")).toBe(true);
+  });
+
+  it("ends the processor when the VMCS's region is overwritten while the guest runs", () => {
+    let host: Platform | null = null;
+    const p = td(
+      function* () {
+        // Somebody with KeyID 0, on another bus master's behalf.
+        write64(host!.lp, TD_VMCS + 0x40, 0x1234n);
+        yield* guest.tdcall({ rax: 1n });
+      },
+      () => {
+        throw new Error("the exit has no VMCS to be in");
+      },
+    );
+    host = p;
+    p.lp.regs.setGpr(Gpr.RAX, 0n);
+    expect(p.lp.seamcall()).toEqual({ kind: "ok", cf: true });
+    expect(p.lp.seamcall()).toEqual({ kind: "ok", cf: true });
+    // Nothing of the guest went where the host reads.
+    const page = new Uint8Array(4096);
+    ok(p.lp.memRead(pa(TD_VMCS), page));
+    expect(page.slice(0x48).every((byte) => byte === 0)).toBe(true);
+  });
+});
+
+describe("keyholes", () => {
+  it("show a page under its key until somebody else owns it", () => {
+    const PAGE = hpa(0x60_0000);
+    const p = platform((lp) => {
+      lp.pconfig({ keyId: HKID, command: 1, encAlg: 1 });
+      lp.zero(PAGE, HKID, 4096);
+      const at = lp.keyhole(PAGE, HKID);
+      const { keyholes } = lp;
+      lp.arena.u32[at / 4 + 2] = 0x600d;
+      expect(lp.readU64(hpa(PAGE + 8), HKID)).toBe(0x600dn);
+      lp.writeU32(hpa(PAGE + 12), HKID, 7);
+      expect(lp.arena.u64[at / 8 + 1]).toBe(0x7_0000_600dn);
+      expect(lp.keyholes).toBe(keyholes);
+      // The host writes there: the page is no longer this key's alone.
+      write64(p.lp, PAGE, 1n);
+      expect(lp.keyholes).not.toBe(keyholes);
+      expect(lp.keyhole(PAGE, HKID)).toBe(-1);
+      lp.zero(PAGE, HKID, 4096);
+      expect(lp.keyhole(PAGE, HKID)).toBeGreaterThan(0);
+      lp.regs.setGpr(Gpr.RAX, 0n);
+    });
+    call(p);
   });
 });

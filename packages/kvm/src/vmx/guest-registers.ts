@@ -21,31 +21,45 @@ const EXTENDED: readonly (readonly [number, number])[] = [
 const EXTENDED_SIZE = EXTENDED.reduce((sum, [, size]) => sum + size, 0);
 
 /** Whose state is in a processor. */
-const owners = new WeakMap<LogicalProcessor, GuestRegisters>();
+interface Slot {
+  owner: GuestRegisters | null;
+}
+const slots = new WeakMap<LogicalProcessor, Slot>();
+function slotOf(lp: LogicalProcessor): Slot {
+  let slot = slots.get(lp);
+  if (!slot) slots.set(lp, (slot = { owner: null }));
+  return slot;
+}
 
 export class GuestRegisters {
   /** By x86 number; RSP is in the VMCS. */
   readonly gprs = new BigUint64Array(16);
+  /** The same as 32-bit halves. */
+  readonly words = new Uint32Array(this.gprs.buffer);
   readonly #extended = new Uint8Array(EXTENDED_SIZE);
   readonly #view = new DataView(this.#extended.buffer);
 
-  constructor(private readonly lp: LogicalProcessor) {}
+  readonly #slot: Slot;
+
+  constructor(private readonly lp: LogicalProcessor) {
+    this.#slot = slotOf(lp);
+  }
 
   /** Puts the state into the processor for an entry. */
   load(): void {
     this.own();
-    const { u64 } = this.lp.regs;
-    for (let i = 0; i < 16; i++) u64[i] = this.gprs[i]!;
+    const { u32 } = this.lp.regs;
+    for (let i = 0; i < 32; i++) u32[i] = this.words[i];
   }
   /** Takes the general-purpose registers after an exit. */
   save(): void {
-    const { u64 } = this.lp.regs;
-    for (let i = 0; i < 16; i++) this.gprs[i] = u64[i]!;
+    const { u32 } = this.lp.regs;
+    for (let i = 0; i < 32; i++) this.words[i] = u32[i];
   }
 
   /** Makes the processor's other registers this guest's. */
   own(): void {
-    const owner = owners.get(this.lp);
+    const { owner } = this.#slot;
     if (owner === this) return;
     owner?.evict();
     let at = 0;
@@ -53,11 +67,11 @@ export class GuestRegisters {
       this.lp.regs.u8.set(this.#extended.subarray(at, at + size), offset);
       at += size;
     }
-    owners.set(this.lp, this);
+    this.#slot.owner = this;
   }
   /** Takes everything out of the processor. */
   evict(): void {
-    owners.delete(this.lp);
+    this.#slot.owner = null;
     let at = 0;
     for (const [offset, size] of EXTENDED) {
       this.#extended.set(this.lp.regs.u8.subarray(offset, offset + size), at);
@@ -67,11 +81,11 @@ export class GuestRegisters {
 
   /** A 64-bit register of the extended state, by its offset in REG. */
   get(offset: number): bigint {
-    if (owners.get(this.lp) === this) return this.lp.regs.get(offset);
+    if (this.#slot.owner === this) return this.lp.regs.get(offset);
     return this.#view.getBigUint64(this.#at(offset), true);
   }
   set(offset: number, value: bigint): void {
-    if (owners.get(this.lp) === this) this.lp.regs.set(offset, value);
+    if (this.#slot.owner === this) this.lp.regs.set(offset, value);
     else this.#view.setBigUint64(this.#at(offset), value, true);
   }
   #at(offset: number): number {
@@ -85,7 +99,7 @@ export class GuestRegisters {
 
   /** After RESET: x87 and MXCSR as the architecture has them. */
   reset(): void {
-    if (owners.get(this.lp) === this) owners.delete(this.lp);
+    this.forget();
     this.gprs.fill(0n);
     this.#extended.fill(0);
     this.set(REG.XCR0, 1n);
@@ -97,11 +111,11 @@ export class GuestRegisters {
   }
 
   forget(): void {
-    if (owners.get(this.lp) === this) owners.delete(this.lp);
+    if (this.#slot.owner === this) this.#slot.owner = null;
   }
 }
 
 /** A TD is about to run here: what a guest of VMX left in the processor is saved. */
 export function releaseProcessor(lp: LogicalProcessor): void {
-  owners.get(lp)?.evict();
+  slots.get(lp)?.owner?.evict();
 }

@@ -8,19 +8,29 @@ export class VmxBug extends Error {
   override readonly name = "VmxBug";
 }
 
-/** Which VMCS KVM has loaded, by logical processor. */
-const current = new WeakMap<LogicalProcessor, VmcsAccess>();
+/** Which VMCS KVM has loaded on a logical processor. */
+interface Loaded {
+  vmcs: VmcsAccess | null;
+}
+const loaded = new WeakMap<LogicalProcessor, Loaded>();
+function loadedOn(lp: LogicalProcessor): Loaded {
+  let found = loaded.get(lp);
+  if (!found) loaded.set(lp, (found = { vmcs: null }));
+  return found;
+}
 
 export class VmcsAccess {
   /** VMLAUNCH has happened: VMRESUME from now on. */
   launched = false;
   readonly #pa: HpaAndKeyId;
+  readonly #loaded: Loaded;
 
   constructor(
     readonly lp: LogicalProcessor,
     page: Pfn,
   ) {
     this.#pa = (page * PAGE_SIZE) as HpaAndKeyId;
+    this.#loaded = loadedOn(lp);
     lp.memZero(this.#pa, PAGE_SIZE);
     lp.memWriteU64(this.#pa, BigInt(VMCS_REVISION));
     this.#check("VMCLEAR", lp.vmclear(this.#pa).kind);
@@ -32,9 +42,27 @@ export class VmcsAccess {
 
   /** VMPTRLD, unless it is current. */
   load(): void {
-    if (current.get(this.lp) === this) return;
+    if (this.#loaded.vmcs === this) return;
     this.#check("VMPTRLD", this.lp.vmptrld(this.#pa).kind);
-    current.set(this.lp, this);
+    this.#loaded.vmcs = this;
+  }
+
+  /** The halves of a field, by encoding: what every exit looks at. */
+  low(field: number): number {
+    this.load();
+    const value = this.lp.vmreadLow(field);
+    if (value < 0) throw new VmxBug(`VMREAD 0x${field.toString(16)}`);
+    return value;
+  }
+  high(field: number): number {
+    this.load();
+    const value = this.lp.vmreadHigh(field);
+    if (value < 0) throw new VmxBug(`VMREAD 0x${field.toString(16)}`);
+    return value;
+  }
+  setHalves(field: number, low: number, high = 0): void {
+    this.load();
+    if (!this.lp.vmwriteHalves(field, low, high)) throw new VmxBug(`VMWRITE 0x${field.toString(16)}`);
   }
 
   get(field: VmcsFieldName): bigint {
@@ -52,19 +80,19 @@ export class VmcsAccess {
   }
   write(field: number, value: bigint): void {
     this.load();
-    this.#check(`VMWRITE 0x${field.toString(16)}`, this.lp.vmwrite(field, value).kind);
+    const { kind } = this.lp.vmwrite(field, value);
+    if (kind !== "ok") throw new VmxBug(`VMWRITE 0x${field.toString(16)}: ${kind}`);
   }
   /** Sets or clears bits of a 32-bit control. */
   change(field: VmcsFieldName, bits: number, on: boolean): void {
-    const old = this.get(field);
-    const mask = BigInt(bits >>> 0);
-    const value = on ? old | mask : old & ~mask;
-    if (value !== old) this.write(VMCS[field], value);
+    const old = this.low(VMCS[field]);
+    const value = (on ? old | bits : old & ~bits) >>> 0;
+    if (value !== old) this.setHalves(VMCS[field], value);
   }
 
   /** VMCLEAR: the page may be freed. */
   clear(): void {
     this.lp.vmclear(this.#pa);
-    if (current.get(this.lp) === this) current.delete(this.lp);
+    if (this.#loaded.vmcs === this) this.#loaded.vmcs = null;
   }
 }

@@ -3,7 +3,7 @@
  * emulator_pio_in_out); Intel SDM vol. 3C, table 28-5 (exit qualification).
  */
 import { KVM_RUN_PIO_OFFSET, PAGE_SIZE } from "@swtdx/abi";
-import { Gpr } from "@swtdx/cpu";
+import { Gpr, VMCS } from "@swtdx/cpu";
 import { RunResult } from "../x86/ops.js";
 import type { VmxVcpu } from "./vmx.js";
 
@@ -12,21 +12,22 @@ const RFLAGS_DF = 1n << 10n;
 const LOW32 = 0xffff_ffffn;
 
 export function handleIo(vcpu: VmxVcpu): RunResult {
-  const qualification = Number(vcpu.vmcs.get("EXIT_QUALIFICATION") & LOW32);
+  const qualification = vcpu.vmcs.low(VMCS.EXIT_QUALIFICATION);
   const size = (qualification & 7) + 1;
   const isIn = (qualification & 8) !== 0;
   const port = qualification >>> 16;
   if ((qualification & 16) !== 0)
     return stringIo(vcpu, { size, isIn, port, rep: (qualification & 32) !== 0 });
-  const mask = (1n << BigInt(8 * size)) - 1n;
+  const { words } = vcpu.registers;
+  const mask = size === 4 ? 0xffff_ffff : (1 << (8 * size)) - 1;
   if (!isIn) {
-    const value = Number(vcpu.gpr(Gpr.RAX) & mask);
     vcpu.skip();
-    return vcpu.vcpu.exitIo(true, size, port, value);
+    return vcpu.vcpu.exitIo(true, size, port, (words[Gpr.RAX * 2] & mask) >>> 0);
   }
   vcpu.complete = () => {
-    const value = BigInt(vcpu.vcpu.ioData(size) >>> 0);
-    vcpu.setGpr(Gpr.RAX, size === 4 ? value : (vcpu.gpr(Gpr.RAX) & ~mask) | value);
+    // 32-bit results clear the upper half.
+    words[Gpr.RAX * 2] = (words[Gpr.RAX * 2] & ~mask) | vcpu.vcpu.ioData(size);
+    if (size === 4) words[Gpr.RAX * 2 + 1] = 0;
     vcpu.skip();
   };
   return vcpu.vcpu.exitIo(false, size, port, 0);

@@ -3,7 +3,7 @@
  * Source: Linux arch/x86/kvm/vmx/vmx.c (vmx_vcpu_run, vmx_inject_irq, vmx_complete_interrupts), x86.c (inject_pending_event).
  */
 import { Errno, type HpaAndKeyId, KvmExit, PAGE_SIZE, type Pfn } from "@swtdx/abi";
-import { Gpr, PROC, REG } from "@swtdx/cpu";
+import { Gpr, PROC, REG, VMCS } from "@swtdx/cpu";
 import type { LogicalProcessor } from "@swtdx/linux-host";
 import { sharedPage } from "../memslots.js";
 import { Ept, VMX_EPT } from "../mmu/ept.js";
@@ -55,10 +55,13 @@ const CPUID_WAITPKG = 1 << 5;
 const NMI_VECTOR = 2;
 /** Interruptibility state. */
 const BLOCKED = { STI: 1, MOV_SS: 2, NMI: 8 } as const;
-const RFLAGS_IF = 1n << 9n;
+const RFLAGS_IF = 1 << 9;
 /** Exceptions that push an error code. */
 const PUSHES_ERROR: readonly number[] = [8, 10, 11, 12, 13, 14, 17];
 const ENTRY_FAILED = 0x8000_0000;
+/** Access rights of a 64-bit code segment. */
+const CS_L = 0x2000;
+const LMA = Number(EFER_LMA);
 
 /** VPIDs in use on a host, one for each vCPU of an ordinary VM. */
 const vpids = new WeakMap<object, Set<number>>();
@@ -269,7 +272,7 @@ export class VmxVcpu implements VcpuBackend, GuestState {
   }
   hasInterrupt(): boolean {
     if (this.#nmiPending) return true;
-    return this.apic.queue.pending() >= 0 && (this.vmcs.get("GUEST_RFLAGS") & RFLAGS_IF) !== 0n;
+    return this.apic.queue.pending() >= 0 && (this.vmcs.low(VMCS.GUEST_RFLAGS) & RFLAGS_IF) !== 0;
   }
 
   /** Makes an exception pending for the next entry. */
@@ -284,7 +287,7 @@ export class VmxVcpu implements VcpuBackend, GuestState {
     const queue = this.apic.queue;
     let nmiWindow = false;
     let interruptWindow = false;
-    const blocking = Number(vmcs.get("GUEST_INTERRUPTIBILITY_INFO"));
+    const blocking = vmcs.low(VMCS.GUEST_INTERRUPTIBILITY_INFO);
     if (this.#event) {
       this.#inject(this.#event);
       this.#event = null;
@@ -301,7 +304,8 @@ export class VmxVcpu implements VcpuBackend, GuestState {
       }
       if (queue.pending() >= 0) {
         const open =
-          (vmcs.get("GUEST_RFLAGS") & RFLAGS_IF) !== 0n && (blocking & (BLOCKED.STI | BLOCKED.MOV_SS)) === 0;
+          (vmcs.low(VMCS.GUEST_RFLAGS) & RFLAGS_IF) !== 0 &&
+          (blocking & (BLOCKED.STI | BLOCKED.MOV_SS)) === 0;
         if (!injected && open)
           this.#inject({
             vector: queue.acknowledge(),
@@ -328,7 +332,7 @@ export class VmxVcpu implements VcpuBackend, GuestState {
   /** An exit during the delivery of an event: it is delivered again. */
   #requeue(): void {
     const { vmcs } = this;
-    const info = Number(vmcs.get("IDT_VECTORING_INFO_FIELD"));
+    const info = vmcs.low(VMCS.IDT_VECTORING_INFO_FIELD);
     if ((info & INFO.VALID) === 0) return;
     const type = (info >> INFO.TYPE_SHIFT) & 7;
     this.#event = {
@@ -381,25 +385,26 @@ export class VmxVcpu implements VcpuBackend, GuestState {
   }
 
   /** The guest goes on behind the instruction that exited. */
-  skip(length = Number(this.vmcs.get("VM_EXIT_INSTRUCTION_LEN"))): void {
+  skip(length = this.vmcs.low(VMCS.VM_EXIT_INSTRUCTION_LEN)): void {
     const { vmcs } = this;
-    const rip = vmcs.get("GUEST_RIP") + BigInt(length);
-    vmcs.set("GUEST_RIP", this.mode64 ? BigInt.asUintN(64, rip) : rip & 0xffff_ffffn);
-    const blocking = vmcs.get("GUEST_INTERRUPTIBILITY_INFO");
-    const cleared = blocking & ~BigInt(BLOCKED.STI | BLOCKED.MOV_SS);
-    if (cleared !== blocking) vmcs.set("GUEST_INTERRUPTIBILITY_INFO", cleared);
+    const rip = vmcs.low(VMCS.GUEST_RIP) + length;
+    const high = this.mode64 ? vmcs.high(VMCS.GUEST_RIP) + (rip > 0xffff_ffff ? 1 : 0) : 0;
+    vmcs.setHalves(VMCS.GUEST_RIP, rip >>> 0, high >>> 0);
+    const blocking = vmcs.low(VMCS.GUEST_INTERRUPTIBILITY_INFO);
+    const cleared = blocking & ~(BLOCKED.STI | BLOCKED.MOV_SS);
+    if (cleared !== blocking) vmcs.setHalves(VMCS.GUEST_INTERRUPTIBILITY_INFO, cleared);
   }
 
   /** The code segment is a 64-bit one. */
   get mode64(): boolean {
-    return this.longMode && (this.vmcs.get("GUEST_CS_AR_BYTES") & 0x2000n) !== 0n;
+    return this.longMode && (this.vmcs.low(VMCS.GUEST_CS_AR_BYTES) & CS_L) !== 0;
   }
   get longMode(): boolean {
-    return (this.vmcs.get("GUEST_IA32_EFER") & EFER_LMA) !== 0n;
+    return (this.vmcs.low(VMCS.GUEST_IA32_EFER) & LMA) !== 0;
   }
   /** Current privilege level. */
   get cpl(): number {
-    return Number((this.vmcs.get("GUEST_SS_AR_BYTES") >> 5n) & 3n);
+    return (this.vmcs.low(VMCS.GUEST_SS_AR_BYTES) >>> 5) & 3;
   }
 
   // ---- Guest memory

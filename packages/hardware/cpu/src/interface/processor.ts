@@ -94,6 +94,10 @@ export interface LogicalProcessor {
   vmptrst(): ValueOutcome<number>;
   vmread(field: number): ValueOutcome<bigint> | VmxOutcome;
   vmwrite(field: number, value: bigint): VmxOutcome;
+  /** VMREAD and VMWRITE with the value as two halves: what is done at every exit. -1, false: as `vmread` would fail. */
+  vmreadLow(field: number): number;
+  vmreadHigh(field: number): number;
+  vmwriteHalves(field: number, low: number, high: number): boolean;
   /** Enters the guest and runs it until its next VM exit. Guest GPRs are taken from and left in `regs`. */
   vmlaunch(): VmEntryOutcome;
   vmresume(): VmEntryOutcome;

@@ -185,6 +185,16 @@ export class Vmx {
     return this.current.write(field, BigInt.asUintN(64, value)) ? OK : this.fail(VmxError.UNSUPPORTED_FIELD);
   }
 
+  /** One half of what VMREAD gives; -1: it fails. */
+  readHalf(field: number, high: boolean): number {
+    const { current } = this;
+    if (!this.on || current === null) return -1;
+    return high ? current.readHigh(field) : current.readLow(field);
+  }
+  writeHalves(field: number, low: number, high: number): boolean {
+    return this.on && this.current !== null && this.current.writeHalves(field, low, high);
+  }
+
   invept(type: number, eptp: bigint): VmxOutcome {
     if (!this.on) return UD;
     const { guest, phys } = this.lp;
