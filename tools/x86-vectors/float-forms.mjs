@@ -8,6 +8,7 @@ const LANES = { ps: "xmmword", pd: "xmmword", ss: "dword", sd: "qword" };
 
 /** @returns {FloatForm[]} */
 export function floatForms() {
+  /** @type {FloatForm[]} */
   const out = [];
   const add = (text, xmm, memory = xmm, x87 = false, cases = 160) =>
     out.push({ text, xmm, memory, x87, cases });
@@ -111,13 +112,36 @@ export function floatForms() {
     "emms",
   ])
     mm(text, 40);
+  for (const text of [
+    "movd dword ptr [rdi], xmm1",
+    "movdqu xmmword ptr [rdi+3], xmm1",
+    "movddup xmm1, qword ptr [rdi]",
+    "pinsrb xmm1, byte ptr [rdi], 9",
+    "pinsrd xmm1, dword ptr [rdi], 3",
+    "pinsrq xmm1, qword ptr [rdi], 1",
+    "pextrd dword ptr [rdi], xmm1, 3",
+    "pextrq qword ptr [rdi], xmm1, 1",
+    "extractps dword ptr [rdi], xmm1, 2",
+    "insertps xmm1, dword ptr [rdi], 0xe8",
+  ])
+    add(text, "i", "i", false, 12);
+  // The assembler takes shorter opcodes for these.
+  for (const [name, code, x87] of [
+    ["movq xmm1, qword ptr [rdi]", "0x66,0x48,0x0f,0x6e,0x0f", false],
+    ["movq qword ptr [rdi], xmm1", "0x66,0x48,0x0f,0x7e,0x0f", false],
+    ["movq mm1, qword ptr [rdi]", "0x48,0x0f,0x6e,0x0f", true],
+    ["movq qword ptr [rdi], mm1", "0x48,0x0f,0x7e,0x0f", true],
+  ])
+    out.push({ text: `.byte ${code}`, name, xmm: "i", memory: "i", x87, cases: 12 });
   return out;
 }
 
 /** The forms on xmm registers once more, with ordinary states and many operands. @returns {FloatForm[]} */
 export function floatDigests() {
   return floatForms()
-    .filter(({ text, x87 }) => !x87 && !text.includes("[") && !text.startsWith("cmp"))
+    .filter(
+      ({ text, x87 }) => !x87 && text.includes("xmm2") && !text.includes("[") && !text.startsWith("cmp"),
+    )
     .map((form) => ({ ...form, digest: true, cases: 160 }));
 }
 

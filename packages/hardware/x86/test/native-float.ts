@@ -3,6 +3,7 @@
  */
 import { readFileSync } from "node:fs";
 import { brotliDecompressSync } from "node:zlib";
+import { ones } from "./native.js";
 
 export const FLOAT_CODE = 0x10000000;
 export const FLOAT_DATA = 0x20000000;
@@ -25,6 +26,7 @@ export interface FloatOutcome extends FloatCase {
 export interface FloatForm {
   readonly text: string;
   readonly number: number;
+  readonly cases: number;
   readonly code: Uint8Array;
 }
 
@@ -280,6 +282,45 @@ export interface FloatReplay {
   /** All cases of a form of which only a digest was recorded have been executed. */
   digest: (form: FloatForm, cases: number, same: boolean) => void;
 }
+interface FloatHeader {
+  readonly form: FloatForm;
+  readonly xmm: string;
+  readonly memoryKind: string;
+  readonly options: number;
+  readonly end: number;
+}
+function formAt(bytes: Buffer, at: number, number: number): FloatHeader {
+  const code = at + 7 + bytes[at + 6];
+  const end = code + bytes[at];
+  return {
+    form: {
+      text: bytes.toString("latin1", at + 7, code),
+      number,
+      code: new Uint8Array(bytes.subarray(code, end)),
+      cases: bytes.readUInt16LE(at + 4),
+    },
+    xmm: String.fromCharCode(bytes[at + 1]),
+    memoryKind: String.fromCharCode(bytes[at + 2]),
+    options: bytes[at + 3],
+    end,
+  };
+}
+/** What a file has vectors of. */
+export function floatForms(file: URL): FloatForm[] {
+  const bytes = brotliDecompressSync(readFileSync(file));
+  const forms: FloatForm[] = [];
+  for (let at = 0; bytes[at] !== 0;) {
+    const { form, options, end } = formAt(bytes, at, forms.length);
+    forms.push(form);
+    at = end + (options & DIGEST ? 4 : 0);
+    if (options & DIGEST) continue;
+    for (let i = 0; i < form.cases; i++) {
+      const mask = bytes.readBigUInt64LE(at + 1) | (BigInt(bytes.readUInt16LE(at + 9)) << 64n);
+      at += 11 + 8 * ones(mask);
+    }
+  }
+  return forms;
+}
 export function replayFloat(file: URL, { run, check, digest }: FloatReplay): void {
   const bytes = brotliDecompressSync(readFileSync(file));
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -298,17 +339,9 @@ export function replayFloat(file: URL, { run, check, digest }: FloatReplay): voi
     return { vector, image, memory, general };
   };
   for (let number = 0; bytes[at] !== 0; number++) {
-    const length = bytes[at];
-    const xmm = String.fromCharCode(bytes[at + 1]);
-    const memoryKind = String.fromCharCode(bytes[at + 2]);
-    const options = bytes[at + 3];
-    const cases = view.getUint16(at + 4, true);
-    const nameLength = bytes[at + 6];
-    at += 7;
-    const text = bytes.toString("latin1", at, at + nameLength);
-    at += nameLength;
-    const form: FloatForm = { text, number, code: new Uint8Array(bytes.subarray(at, at + length)) };
-    at += length;
+    const { form, xmm, memoryKind, options, end } = formAt(bytes, at, number);
+    const { cases } = form;
+    at = end;
     let hash = 2166136261 | 0;
     for (let i = 0; i < cases; i++) {
       const from = input(number, i, xmm, memoryKind, options);

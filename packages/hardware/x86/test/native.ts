@@ -103,6 +103,48 @@ function input(number: number, i: number, form: NativeForm, pins: number): Nativ
   return { gpr, flags: flags | 0x202, memory, xmm };
 }
 
+/** Set bits. */
+export function ones(value: bigint): number {
+  let n = 0;
+  for (let v = value; v; v &= v - 1n) n++;
+  return n;
+}
+/** What a file has vectors of. */
+export function nativeForms(file: URL): NativeForm[] {
+  const bytes = brotliDecompressSync(readFileSync(file));
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const forms: NativeForm[] = [];
+  let at = 0;
+  const u16 = () => BigInt(view.getUint16((at += 2) - 2, true));
+  const words = (mask: bigint, size: number) => (at += ones(mask) * size);
+  while (bytes[at] !== 0) {
+    const { form, end } = formAt(bytes, at);
+    forms.push(form);
+    at = end;
+    for (let i = 0; i < form.cases; i++) {
+      if (bytes[at++] !== 255) continue;
+      words(u16(), 8);
+      at += 2;
+      words(view.getBigUint64((at += 8) - 8, true), 8);
+      if (form.vectors) words(u16(), 16);
+    }
+  }
+  return forms;
+}
+function formAt(bytes: Buffer, at: number): { form: NativeForm; pins: number; end: number } {
+  const pins = bytes.readUInt16LE(at + 2);
+  const code = at + 7 + bytes[at + 6];
+  const end = code + bytes[at + 1];
+  const form: NativeForm = {
+    text: bytes.toString("latin1", at + 7, code),
+    mode: bytes[at] as 32 | 64,
+    code: new Uint8Array(bytes.subarray(code, end)),
+    vectors: (pins & PIN.V) !== 0,
+    cases: bytes.readUInt16LE(at + 4),
+  };
+  return { form, pins, end };
+}
+
 /** Calls back for every case. */
 export function replay(
   file: URL,
@@ -114,18 +156,9 @@ export function replay(
   const u64 = () => view.getBigUint64((at += 8) - 8, true);
   const u16 = () => view.getUint16((at += 2) - 2, true);
   for (let number = 0; bytes[at] !== 0; number++) {
-    const mode = bytes[at] as 32 | 64;
-    const length = bytes[at + 1];
-    const pins = view.getUint16(at + 2, true);
-    const cases = view.getUint16(at + 4, true);
-    const nameLength = bytes[at + 6];
-    at += 7;
-    const text = bytes.toString("latin1", at, at + nameLength);
-    at += nameLength;
-    const code = new Uint8Array(bytes.subarray(at, at + length));
-    at += length;
-    const form: NativeForm = { text, mode, code, vectors: (pins & PIN.V) !== 0, cases };
-    for (let i = 0; i < cases; i++) {
+    const { form, pins, end } = formAt(bytes, at);
+    at = end;
+    for (let i = 0; i < form.cases; i++) {
       const from = input(number, i, form, pins);
       const vector = bytes[at++];
       const gpr = from.gpr.slice();
