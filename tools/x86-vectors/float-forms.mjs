@@ -1,10 +1,10 @@
 /**
- * The SSE floating-point and MMX forms that float.c runs, as assembler text; of which kind the xmm registers and the
- * memory at rdi are (s single, d double, i integer), and whether the x87 state varies (M).
+ * The SSE floating-point, string and MMX forms that float.c runs, as assembler text; of which kind the xmm registers and the
+ * memory at rdi are (s single, d double, i integer, t text), and whether the x87 state varies (M).
  */
 const LANES = { ps: "xmmword", pd: "xmmword", ss: "dword", sd: "qword" };
 
-/** @typedef {{text: string, name?: string, xmm: "s" | "d" | "i", memory: "s" | "d" | "i", x87: boolean, digest?: boolean, cross?: boolean, cases: number}} FloatForm */
+/** @typedef {{text: string, name?: string, xmm: "s" | "d" | "i" | "t", memory: "s" | "d" | "i" | "t", x87: boolean, digest?: boolean, cross?: boolean, cases: number}} FloatForm */
 
 /** @returns {FloatForm[]} */
 export function floatForms() {
@@ -143,6 +143,25 @@ export function floatDigests() {
       ({ text, x87 }) => !x87 && text.includes("xmm2") && !text.includes("[") && !text.startsWith("cmp"),
     )
     .map((form) => ({ ...form, digest: true, cases: 160 }));
+}
+
+/** String comparisons by every control byte. @returns {FloatForm[]} */
+export function stringDigests() {
+  const forms = [];
+  for (let control = 0; control < 128; control++) {
+    const add = (text, name = text) =>
+      forms.push({ text, name, xmm: "t", memory: "t", x87: false, digest: true, cases: 20 });
+    for (const name of ["pcmpistri", "pcmpistrm", "pcmpestri", "pcmpestrm"])
+      add(`${name} xmm1, ${control % 3 ? "xmm2" : "xmmword ptr [rdi+3]"}, ${control}`);
+    // With REX.W.
+    if (control % 8 === 4) {
+      add(`.byte 0x66,0x48,0x0f,0x3a,0x60,0xca,${control}`, `pcmpestrmq ${control}`);
+      add(`.byte 0x66,0x48,0x0f,0x3a,0x61,0xca,${control}`, `pcmpestriq ${control}`);
+      add(`.byte 0x66,0x48,0x0f,0x3a,0x60,0x0f,${control}`, `pcmpestrmq m ${control}`);
+      add(`.byte 0x66,0x48,0x0f,0x3a,0x61,0x0f,${control}`, `pcmpestriq m ${control}`);
+    }
+  }
+  return forms;
 }
 
 /** Operations on two operands, of all pairs of special numbers. @returns {FloatForm[]} */

@@ -38,7 +38,7 @@ extern char back64[];
 __asm__(".text\n.globl enter64\nenter64:\n"
         "push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n push %r15\n"
         "mov %rsp, 0x30000440\n fxrstor64 0x30000000\n mov $0x20000800, %edi\n pushq 0x30000418\n popfq\n"
-        "mov 0x30000400, %rax\n mov 0x30000408, %rbx\n mov 0x30000410, %rcx\n"
+        "mov 0x30000400, %rax\n mov 0x30000408, %rbx\n mov 0x30000410, %rcx\n mov %rcx, %rdx\n"
         "jmp *code\n.globl back64\nback64:\n"
         "mov %rax, 0x30000420\n mov %rbx, 0x30000428\n mov %rcx, 0x30000430\n mov 0x30000440, %rsp\n"
         "pushfq\n popq 0x30000438\n cld\n fxsave64 0x30000200\n fninit\n"
@@ -100,7 +100,20 @@ static uint32_t integer(void) {
     default: return r;
   }
 }
+/* Text of few letters, some with the top bit, and ends. */
+static uint32_t letters(void) {
+  uint32_t r = rnd(), text = 0;
+  for (int n = 0; n < 4; n++) {
+    uint32_t pick = r >> (8 * n) & 15;
+    text |= (pick == 0 ? 0 : pick < 12 ? 0x61 + (pick & 3) : 0x80 + (pick & 3)) << (8 * n);
+  }
+  return text;
+}
 static uint64_t element(uint8_t kind) {
+  if (kind == 't') {
+    uint32_t first = letters();
+    return (uint64_t)letters() << 32 | first;
+  }
   if (kind == 'd') return twice();
   uint32_t low = kind == 's' ? single() : integer();
   uint32_t high = kind == 's' ? single() : integer();

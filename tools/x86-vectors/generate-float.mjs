@@ -9,13 +9,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { brotliCompressSync, constants } from "node:zlib";
-import { floatCrosses, floatDigests, floatForms, floatSequences } from "./float-forms.mjs";
+import { floatCrosses, floatDigests, floatForms, floatSequences, stringDigests } from "./float-forms.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 const out = fileURLToPath(new URL("../../packages/hardware/x86/test/vectors/", import.meta.url));
 const work = mkdtempSync(join(tmpdir(), "x86-float-"));
 
-const list = [...floatForms(), ...floatDigests(), ...floatCrosses(), ...floatSequences()];
+const list = [...floatForms(), ...floatDigests(), ...floatCrosses(), ...stringDigests(), ...floatSequences()];
 const lines = [".intel_syntax noprefix", ".data", ".globl forms", "forms:"];
 for (const { text, name = text, xmm, memory, x87, digest, cross, cases } of list) {
   lines.push(

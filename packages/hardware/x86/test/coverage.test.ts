@@ -7,8 +7,8 @@ import { floatForms } from "./native-float.js";
 
 /** Values of these are Intel's, and the vectors' processor is another make: see sse-state.test.ts. */
 const APPROXIMATIONS = /^r(cp|sqrt)[ps]s:/;
-/** Operand sizes are told apart for operations in TypeScript, most of which do not look. */
-const withoutSize = (key: string) => key.replace(/@\d+$/, "");
+/** Operand sizes are told apart for operations in TypeScript, which do not look; 16 and 32 bits are one elsewhere. */
+const withoutSize = (key: string) => key.replace(/@\d+$|,v(16|32)$/, "");
 const isVector = (key: string) => /[:,][xyzno](,|$)/.test(key);
 
 test("every form on mm and xmm registers has vectors of a real processor", () => {

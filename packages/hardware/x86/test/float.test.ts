@@ -1,4 +1,4 @@
-/** SSE floating point and MMX against what a real processor made of the same operands in the same state. */
+/** SSE floating point, string comparison and MMX against what a real processor made of the same operands in the same state. */
 import { expect, test } from "vitest";
 import { FlatEnvironment, REG, Stop } from "../src/index.js";
 import { machine, setMode } from "./machine.js";
@@ -42,6 +42,7 @@ test("every recorded outcome of a real processor", () => {
     for (let n = 0; n < 16; n++)
       core.regs.u64.set(image.subarray(20 + n * 2, 22 + n * 2), REG.ZMM / 8 + n * 8);
     for (let n = 0; n < 3; n++) core.set64(GENERAL[n], general[n]);
+    core.set64(16, general[2]);
     core.set64(56, BigInt(FLOAT_CENTER));
     core.set64(REG.RFLAGS, general[3]);
     core.set64(REG.RIP, BigInt(FLOAT_CODE));

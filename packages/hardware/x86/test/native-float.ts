@@ -169,7 +169,20 @@ function integer(): number {
       return r;
   }
 }
+function letters(): number {
+  const r = rnd();
+  let text = 0;
+  for (let n = 0; n < 4; n++) {
+    const pick = (r >>> (8 * n)) & 15;
+    text |= (pick === 0 ? 0 : pick < 12 ? 0x61 + (pick & 3) : 0x80 + (pick & 3)) << (8 * n);
+  }
+  return text;
+}
 function element(kind: string): bigint {
+  if (kind === "t") {
+    const first = letters();
+    return pair(first, letters());
+  }
   if (kind === "d") return twice();
   const low = kind === "s" ? single() : integer();
   const high = kind === "s" ? single() : integer();

@@ -228,8 +228,8 @@ np.0f3a0f palignr Pq,Qq,Ib
 66.0f3a41 dppd Vx,Wx,Ib
 66.0f3a42 mpsadbw Vx,Wx,Ib
 66.0f3a44 pclmulqdq Vx,Wx,Ib
-66.0f3a60 pcmpestrm Vx,Wx,Ib
-66.0f3a61 pcmpestri Vx,Wx,Ib
+66.0f3a60 pcmpestrm Vx,Wx,Ib,v
+66.0f3a61 pcmpestri Vx,Wx,Ib,v
 66.0f3a62 pcmpistrm Vx,Wx,Ib
 66.0f3a63 pcmpistri Vx,Wx,Ib
 66.0f3adf aeskeygenassist Vx,Wx,Ib

@@ -280,3 +280,10 @@ export function loadBits(bits: number, address: V, offset = 0): V {
 export type Emitter = (c: Context) => void;
 /** Semantics by instruction name. */
 export type Semantics = Record<string, Emitter>;
+/** Defines a function of the generated module for `Context.helper`; `body` returns the result. */
+export type DefineHelper = (
+  name: string,
+  params: ValType[],
+  result: ValType,
+  body: (code: Code, ...p: Local[]) => void,
+) => void;

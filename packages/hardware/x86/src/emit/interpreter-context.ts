@@ -4,7 +4,7 @@
  * memory.
  */
 import { Access, ENGINE, RECORD, RECORD_SIZE, Status, TLB, TLB_ENTRIES, Misc } from "../layout.js";
-import { I32, I64 } from "../wasm/encoder.js";
+import { I32, I64, type ValType } from "../wasm/encoder.js";
 import { call, type Code, i32, i64, type Label, type Local, LOAD, type V } from "../wasm/expr.js";
 import { REG } from "../register-file.js";
 import { Context } from "./context.js";
@@ -16,7 +16,7 @@ export interface EngineLayout {
   /** Address of the buffer for accesses that are not plain memory. */
   readonly scratch: number;
   /** Function indexes by helper name. */
-  readonly functions: ReadonlyMap<string, { index: number; result: typeof I32 | typeof I64 | 0x40 }>;
+  readonly functions: ReadonlyMap<string, { index: number; result: ValType | 0x40 }>;
 }
 
 /** log2 of a TLB entry's size. */

@@ -7,7 +7,7 @@ import { ColdContext, type EngineLayout, HotContext } from "../emit/interpreter-
 import { ENGINE, RECORD, RECORD_SIZE, Status } from "../layout.js";
 import { REG } from "../register-file.js";
 import { semantics } from "../semantics/index.js";
-import { I32, I64, ModuleBuilder, VOID } from "../wasm/encoder.js";
+import { I32, I64, ModuleBuilder, type ValType, VOID } from "../wasm/encoder.js";
 import { call, callIndirect, Code, i32, type Label, LOAD, STORE } from "../wasm/expr.js";
 import { buildHelpers } from "./helpers.js";
 
@@ -87,7 +87,7 @@ export function buildInterpreter(options: BuildOptions): Built {
   const table = buildOpcodeTable();
   const module = new ModuleBuilder();
   module.importMemory("engine", "memory", 1, 65536, false);
-  const functions = new Map<string, { index: number; result: typeof I32 | typeof I64 | 0x40 }>();
+  const functions = new Map<string, { index: number; result: ValType | 0x40 }>();
   const imported = (name: string, params: (typeof I32)[], result: typeof I32 | 0x40) => {
     const signature = { params, results: result === VOID ? [] : [I32 as typeof I32] };
     functions.set(name, { index: module.importFunction("engine", name, signature), result });

@@ -12,20 +12,18 @@ import {
   plainHelper,
   SQRT,
 } from "../semantics/float-lanes.js";
+import type { DefineHelper } from "../emit/context.js";
 import { Access, ENGINE, JUMP, JUMP_ENTRIES, Misc, Mode, RECORD, TLB, TLB_ENTRIES } from "../layout.js";
+import { buildCryptoHelpers } from "../semantics/vector-crypto.js";
+import { buildStringHelpers } from "../semantics/vector-string.js";
 import { REG, SEG, SEGMENT_SIZE } from "../register-file.js";
 import { I32, I64, type ModuleBuilder, V128, type ValType } from "../wasm/encoder.js";
 import { call, Code, i32, i64, type Local, LOAD, select, STORE, type V } from "../wasm/expr.js";
 
-type Functions = Map<string, { index: number; result: typeof I32 | typeof I64 | 0x40 }>;
+type Functions = Map<string, { index: number; result: ValType | 0x40 }>;
 
 export function buildHelpers(module: ModuleBuilder, functions: Functions, core: number, jumps: number): void {
-  const define = (
-    name: string,
-    params: ValType[],
-    result: typeof I32 | typeof I64,
-    body: (code: Code, ...p: Local[]) => void,
-  ) => {
+  const define: DefineHelper = (name, params, result, body) => {
     const code = new Code({ params, results: [result] });
     body(code, ...params.map((_, i) => code.param(i)));
     code.unreachable();
@@ -254,4 +252,6 @@ export function buildHelpers(module: ModuleBuilder, functions: Functions, core: 
     }
     define(plainHelper(f), [V128, V128], I32, (code, a, b) => emitPlain(code, f, a, b));
   }
+  buildCryptoHelpers(define);
+  buildStringHelpers(define);
 }

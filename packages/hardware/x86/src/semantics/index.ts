@@ -6,8 +6,10 @@ import { control } from "./control.js";
 import { move } from "./move.js";
 import { multiplication } from "./multiply.js";
 import { shifts } from "./shift.js";
+import { vectorCrypto } from "./vector-crypto.js";
 import { vectorFloat } from "./vector-float.js";
 import { vectorInteger } from "./vector-integer.js";
+import { vectorString } from "./vector-string.js";
 import { strings } from "./string.js";
 
 export const semantics: Semantics = {
@@ -20,4 +22,6 @@ export const semantics: Semantics = {
   ...strings,
   ...vectorInteger,
   ...vectorFloat,
+  ...vectorCrypto,
+  ...vectorString,
 };
