@@ -352,6 +352,9 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
     if (this.trace.on.VMENTRY)
       this.trace.emit({ type: "VMENTRY", lp: this.index, rip: this.regs.get(REG.RIP) });
   }
+  enteringFromSeam(): void {
+    this.#transfer.complete();
+  }
   vmxAbort(): never {
     this.#shutdown = "VMX abort";
     throw new SeamShutdown(`logical processor ${this.index}: VMX abort`);

@@ -22,6 +22,7 @@ import {
   PAGE_SIZE,
   PAGE_SIZE_LEVEL,
   type Pfn,
+  SEAMCALL_LEAF,
   statusIs,
   TD_METADATA,
   TD_PARAMS_ALIGN,
@@ -33,9 +34,8 @@ import {
 import { ExitReason, PIN, VMCS } from "@swtdx/cpu";
 import {
   Gpr,
-  leaf,
   type LogicalProcessor,
-  rawSeamcall,
+  seamcallInRegisters,
   type TdxHost,
   type TdxSysInfo,
 } from "@swtdx/linux-host";
@@ -69,9 +69,9 @@ const HUGE_PAGES = 512;
 const acceptLevel = (extended: bigint): number => Number((extended >> 32n) & 7n);
 type PrivateSlot = Memslot & { memfd: GuestMemfd };
 /** RBX, RSP and RBP are not among TDH.VP.ENTER's operands with NO_RBP_MOD; RAX is the leaf. */
-const VP_ENTER_WORDS = Uint8Array.from(
-  [2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15].flatMap((gpr) => [2 * gpr, 2 * gpr + 1]),
-);
+const wordsOf = (...gprs: number[]) => Uint8Array.from(gprs.flatMap((gpr) => [2 * gpr, 2 * gpr + 1]));
+const VP_ENTER_WORDS = wordsOf(2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+const VP_EXIT_WORDS = wordsOf(Gpr.RAX, Gpr.RCX, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 
 export class TdxVm implements VmBackend {
   readonly #host: TdxHost;
@@ -288,7 +288,6 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
   complete: ((td: TdvmcallVcpu) => RunResult | void) | null = null;
   ioSize = 0;
   haltBlocked = false;
-  vpEnterRet = 0n;
   #tdvpr: Pfn | null = null;
   #tdcx: Pfn[] = [];
   /** Page with the posted-interrupt descriptor. */
@@ -531,27 +530,21 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     const { u32 } = regs;
     const { words } = this;
     for (let i = 0; i < VP_ENTER_WORDS.length; i++) u32[VP_ENTER_WORDS[i]] = words[VP_ENTER_WORDS[i]];
+    u32[Gpr.RAX * 2] = VP_ENTER;
+    u32[Gpr.RAX * 2 + 1] = 0;
     regs.setGpr(Gpr.RCX, this.#handle);
-    const status = rawSeamcall(lp, VP_ENTER);
-    this.vpEnterRet = status;
-    words[Gpr.RCX * 2] = u32[Gpr.RCX * 2];
-    words[Gpr.RCX * 2 + 1] = u32[Gpr.RCX * 2 + 1];
-    for (let i = 0; i < VP_ENTER_WORDS.length; i++) words[VP_ENTER_WORDS[i]] = u32[VP_ENTER_WORDS[i]];
-    return this.#handleExit(status);
+    seamcallInRegisters(lp);
+    // RAX: the status.
+    for (let i = 0; i < VP_EXIT_WORDS.length; i++) words[VP_EXIT_WORDS[i]] = u32[VP_EXIT_WORDS[i]];
+    return this.#handleExit(words[Gpr.RAX * 2] & 0xffff, words[Gpr.RAX * 2 + 1]);
+  }
+  get vpEnterRet(): bigint {
+    return this.gprs[Gpr.RAX];
   }
 
-  #handleExit(status: bigint): RunResult {
-    const reason = Number(BigInt.asUintN(16, status));
-    const high = Number(status >> 32n);
-    if ((high & NON_RECOVERABLE) !== 0) {
-      this.td.vm.dead = true;
-      if (reason === ExitReason.TRIPLE_FAULT && statusIs(status, TDX_STATUS.TDX_NON_RECOVERABLE_VCPU)) {
-        this.td.vm.dead = false;
-        return this.vcpu.exit(KvmExit.KVM_EXIT_SHUTDOWN);
-      }
-      return this.#failEntry(status);
-    }
-    if ((high & ERROR) !== 0) return isBusy(status) ? RunResult.CONTINUE : this.#failEntry(status);
+  /** @param high bits 63:32 of the status */
+  #handleExit(reason: number, high: number): RunResult {
+    if ((high & (NON_RECOVERABLE | ERROR)) !== 0) return this.#handleError(reason, high, this.vpEnterRet);
     switch (reason) {
       case ExitReason.TDCALL:
         return handleTdvmcall(this);
@@ -564,10 +557,21 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
         return RunResult.CONTINUE;
       default:
         return this.vcpu.exitInternalError(KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, [
-          status,
+          this.vpEnterRet,
           BigInt(this.#lp.index),
         ]);
     }
+  }
+  #handleError(reason: number, high: number, status: bigint): RunResult {
+    if ((high & NON_RECOVERABLE) !== 0) {
+      this.td.vm.dead = true;
+      if (reason === ExitReason.TRIPLE_FAULT && statusIs(status, TDX_STATUS.TDX_NON_RECOVERABLE_VCPU)) {
+        this.td.vm.dead = false;
+        return this.vcpu.exit(KvmExit.KVM_EXIT_SHUTDOWN);
+      }
+      return this.#failEntry(status);
+    }
+    return isBusy(status) ? RunResult.CONTINUE : this.#failEntry(status);
   }
 
   #failEntry(status: bigint): RunResult {
@@ -645,4 +649,4 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
   }
 }
 
-const VP_ENTER = leaf("TDH.VP.ENTER");
+const VP_ENTER = SEAMCALL_LEAF["TDH.VP.ENTER"];

@@ -127,7 +127,7 @@ function check(vp: VpContext, entry: TdEntry): bigint | null {
   if (entry.flags.resumeL1) return withOperand(TDX_STATUS.TDX_OPERAND_INVALID, "RCX");
   if (readMsr(lp, IA32_TSC_ADJUST) !== entry.tscAdjust)
     return withOperand(TDX_STATUS.TDX_INCONSISTENT_MSR, IA32_TSC_ADJUST);
-  if (BigInt.asIntN(64, lp.rdtsc() - tdvps.get(TDVPS.LAST_EXIT_TSC)) < 0n) return TDX_STATUS.TDX_TSC_ROLLBACK;
+  if (lp.rdtscNumber() < tdvps.getNumber(TDVPS.LAST_EXIT_TSC)) return TDX_STATUS.TDX_TSC_ROLLBACK;
   if (
     tdcs.getAt(TDCS.CPUID_FLAGS, CpuidFlag.monitor_mwait_supported) !== 0 &&
     (lp.rdmsrLow(IA32_MISC_ENABLE) & ENABLE_MONITOR_FSM) === 0

@@ -32,7 +32,7 @@ const REASON_RESERVED = 0x73ff_0000;
  */
 export function tdDispatcher(vp: VpContext): Flow {
   const { lp, tdvps } = vp;
-  tdvps.set(TDVPS.LAST_EXIT_TSC, lp.rdtsc());
+  tdvps.setNumber(TDVPS.LAST_EXIT_TSC, lp.rdtscNumber());
   vp.exitReason = lp.vmreadLow(VMCS.VM_EXIT_REASON);
   vp.exitIntrInfo = lp.vmreadLow(VMCS.VM_EXIT_INTR_INFO) | 0;
   const failed = (vp.exitReason & ENTRY_FAILED) !== 0;

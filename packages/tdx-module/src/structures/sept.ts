@@ -142,12 +142,12 @@ export class SeptEntry {
   }
 
   read(lp: SeamContext): void {
-    this.low = lp.readU32(this.pa, this.keyId);
-    this.high = lp.readU32((this.pa + 4) as Hpa, this.keyId);
+    lp.readHalves(this.pa, this.keyId);
+    this.low = lp.low;
+    this.high = lp.high;
   }
   write(lp: SeamContext): void {
-    lp.writeU32(this.pa, this.keyId, this.low >>> 0);
-    lp.writeU32((this.pa + 4) as Hpa, this.keyId, this.high >>> 0);
+    lp.writeHalves(this.pa, this.keyId, this.low >>> 0, this.high >>> 0);
   }
 
   /** Takes the entry lock for the host. @returns false when it is taken (host priority is then noted) */

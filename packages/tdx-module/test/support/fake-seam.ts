@@ -93,6 +93,16 @@ export class FakeLp {
   readU16 = (pa: number, key: number): number => this.view(pa, key).getUint16(0, true);
   readU32 = (pa: number, key: number): number => this.view(pa, key).getUint32(0, true);
   readU64 = (pa: number, key: number): bigint => this.view(pa, key).getBigUint64(0, true);
+  low = 0;
+  high = 0;
+  readHalves(pa: number, key: number): void {
+    this.low = this.readU32(pa, key);
+    this.high = this.readU32(pa + 4, key);
+  }
+  writeHalves(pa: number, key: number, low: number, high: number): void {
+    this.writeU32(pa, key, low);
+    this.writeU32(pa + 4, key, high);
+  }
   writeU8 = (pa: number, key: number, v: number): void => this.view(pa, key).setUint8(0, v);
   writeU16 = (pa: number, key: number, v: number): void => this.view(pa, key).setUint16(0, v, true);
   writeU32 = (pa: number, key: number, v: number): void => this.view(pa, key).setUint32(0, v, true);
@@ -135,6 +145,7 @@ export class FakeLp {
     return null;
   }
   rdtsc = (): bigint => this.tsc;
+  rdtscNumber = (): number => Number(this.tsc);
   cpuid = (leaf: number): { eax: number; ebx: number; ecx: number; edx: number } => ({
     eax: leaf,
     ebx: 0x440,

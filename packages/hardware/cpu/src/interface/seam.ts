@@ -145,6 +145,8 @@ export interface SeamContext {
   readonly regs: RegisterFile;
   /** IA32_TIME_STAMP_COUNTER now. */
   rdtsc(): bigint;
+  /** The same as a number: exact below 2^53. */
+  rdtscNumber(): number;
 
   /**
    * A keyhole: maps a page for the firmware's own loads and stores, under a KeyID. The byte offset in `arena` of the
@@ -160,6 +162,11 @@ export interface SeamContext {
   readU16(pa: Hpa, keyId: KeyId): number;
   readU32(pa: Hpa, keyId: KeyId): number;
   readU64(pa: Hpa, keyId: KeyId): bigint;
+  /** 64 bits at once, as the halves `low` and `high`; `pa` a multiple of 8. */
+  readHalves(pa: Hpa, keyId: KeyId): void;
+  writeHalves(pa: Hpa, keyId: KeyId, low: number, high: number): void;
+  readonly low: number;
+  readonly high: number;
   writeU8(pa: Hpa, keyId: KeyId, value: number): void;
   writeU16(pa: Hpa, keyId: KeyId, value: number): void;
   writeU32(pa: Hpa, keyId: KeyId, value: number): void;

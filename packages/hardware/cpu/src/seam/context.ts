@@ -53,6 +53,9 @@ export class SeamRootContext implements SeamContext {
   rdtsc(): bigint {
     return this.lp.tsc;
   }
+  rdtscNumber(): number {
+    return this.lp.tscNumber;
+  }
 
   #check(status: number): void {
     if (status !== 0) {
@@ -108,6 +111,16 @@ export class SeamRootContext implements SeamContext {
     if (at >= 0 && at % 8 === 0) return this.#phys.u64[at / 8];
     this.read(pa, keyId, this.#bytes);
     return this.#view.getBigUint64(0, true);
+  }
+  low = 0;
+  high = 0;
+  readHalves(pa: Hpa, keyId: KeyId): void {
+    this.#check(this.#phys.readQ(pa, keyId, true));
+    this.low = this.#phys.lo;
+    this.high = this.#phys.hi;
+  }
+  writeHalves(pa: Hpa, keyId: KeyId, low: number, high: number): void {
+    this.#check(this.#phys.writeQ(pa, keyId, low, high, true));
   }
   writeU8(pa: Hpa, keyId: KeyId, value: number): void {
     const at = this.#writeOffset(pa, keyId);

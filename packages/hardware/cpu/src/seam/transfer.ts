@@ -18,12 +18,18 @@ const FIELDS: readonly (readonly [number, number])[] = [
   [VMCS.GUEST_IA32_PAT, REG.PAT],
   [VMCS.GUEST_IA32_EFER, REG.EFER],
 ];
-/** Segment registers and tables, and the registers of the fields, as words of the register file. */
-const KEPT_WORDS = Uint16Array.from(
-  new Set([
-    ...FIELDS.flatMap(([, at]) => [at / 4, at / 4 + 1]),
-    ...Array.from({ length: (REG.IDTR_LIMIT + 8 - REG.SEGMENT) / 4 }, (_, i) => REG.SEGMENT / 4 + i),
-  ]),
+/** Registers that SEAMCALL itself changes, as words of the register file: control registers, stack, flags. */
+const CHANGED_WORDS = Uint16Array.from(
+  [REG.CR0, REG.CR3, REG.CR4, REG.EFER, REG.RFLAGS, REG.RIP, REG.GPR + 4 * 8, REG.DR7, REG.PAT].flatMap(
+    (at) => [at / 4, at / 4 + 1],
+  ),
+);
+/** The rest: segment registers, tables, SYSENTER. Only a VM entry from SEAM root mode changes them. */
+const OTHER_WORDS = Uint16Array.from(
+  [
+    [REG.SEGMENT, REG.IDTR_LIMIT + 8],
+    [REG.SYSENTER_CS, REG.SYSENTER_EIP + 8],
+  ].flatMap(([from, to]) => Array.from({ length: (to - from) / 4 }, (_, i) => from / 4 + i)),
 );
 
 /** SEAM root mode's own state: 64-bit, interrupts blocked. */
@@ -49,6 +55,8 @@ export class TransferVmcs extends Vmcs {
   readonly #words = new Uint32Array(REGISTER_FILE_SIZE / 4);
   /** The caller's current VMCS. */
   #caller: Vmcs | null = null;
+  /** All of the caller's state is in `#words`. */
+  #complete = false;
   /** The fields hold the caller's state. */
   #filled = false;
 
@@ -60,11 +68,21 @@ export class TransferVmcs extends Vmcs {
   enter(vmx: Vmx): void {
     const { u32 } = this.regs;
     const words = this.#words;
-    for (let i = 0; i < KEPT_WORDS.length; i++) words[KEPT_WORDS[i]] = u32[KEPT_WORDS[i]];
+    for (let i = 0; i < CHANGED_WORDS.length; i++) words[CHANGED_WORDS[i]] = u32[CHANGED_WORDS[i]];
+    this.#complete = false;
     this.#filled = false;
     this.#caller = vmx.current;
     vmx.current = this;
     loadSeamState(u32);
+  }
+
+  /** Keeps what a VM entry will change. */
+  complete(): void {
+    if (this.#complete) return;
+    this.#complete = true;
+    const { u32 } = this.regs;
+    const words = this.#words;
+    for (let i = 0; i < OTHER_WORDS.length; i++) words[OTHER_WORDS[i]] = u32[OTHER_WORDS[i]];
   }
 
   /** SEAMRET: the caller's state, as the fields have it if firmware looked at them. */
@@ -72,7 +90,9 @@ export class TransferVmcs extends Vmcs {
     const { regs } = this;
     const { u32 } = regs;
     const words = this.#words;
-    for (let i = 0; i < KEPT_WORDS.length; i++) u32[KEPT_WORDS[i]] = words[KEPT_WORDS[i]];
+    for (let i = 0; i < CHANGED_WORDS.length; i++) u32[CHANGED_WORDS[i]] = words[CHANGED_WORDS[i]];
+    if (this.#complete)
+      for (let i = 0; i < OTHER_WORDS.length; i++) u32[OTHER_WORDS[i]] = words[OTHER_WORDS[i]];
     if (this.#filled)
       for (const [field, register] of FIELDS) {
         regs.set32(register, this.lo(field));
@@ -102,6 +122,7 @@ export class TransferVmcs extends Vmcs {
   #fill(): void {
     if (this.#filled) return;
     this.#filled = true;
+    this.complete();
     const words = this.#words;
     for (const [field, register] of FIELDS) this.set(field, words[register / 4], words[register / 4 + 1]);
     for (let i = 0; i < 8; i++) {

@@ -37,6 +37,8 @@ export interface VmxOwner {
   /** VMX abort: the logical processor shuts down. */
   vmxAbort(): never;
   vmEntered(): void;
+  /** A VM entry from SEAM root mode is about to change registers that SEAMRET restores. */
+  enteringFromSeam(): void;
   /** A number that no VMCS of this processor has. */
   newVmcsIdentity(): number;
 }
@@ -252,6 +254,7 @@ export class Vmx {
     if (error !== 0) return this.fail(error);
     const qualification = checkGuest(c, this.#failed);
     if (qualification >= 0) return this.#entryFailed(v, ExitReason.INVALID_GUEST_STATE, qualification, seam);
+    if (seam) lp.enteringFromSeam();
     const entry = loadGuest(lp, c);
     if (entry !== 0) return this.#entryFailed(v, ExitReason.MSR_LOADING, entry, seam);
     // An entry that succeeds launches, whatever happens then.
@@ -265,6 +268,7 @@ export class Vmx {
     return this.#exited(v.lo(VMCS.VM_EXIT_REASON));
   }
   #entryFailed(v: Vmcs, reason: number, qualification: number, seam: boolean): VmExit {
+    if (seam) this.lp.enteringFromSeam();
     const full = recordEntryFailure(v, reason, qualification);
     if (!loadHost(this.lp, v, false, seam)) this.lp.vmxAbort();
     return this.#exited(full);

@@ -47,9 +47,15 @@ const RETRIES = 10;
 /** A SEAMCALL of a raw RAX with the operands that are in the registers. @returns RAX or a software status */
 export function rawSeamcall(lp: LogicalProcessor, rax: bigint): bigint {
   lp.regs.setGpr(Gpr.RAX, rax);
+  seamcallInRegisters(lp);
+  return lp.regs.gpr(Gpr.RAX);
+}
+/** The same with the leaf in the registers too, and the status in RAX afterwards. */
+export function seamcallInRegisters(lp: LogicalProcessor): void {
   const outcome = lp.seamcall();
-  if (outcome.kind === "fault") return outcome.vector === 13 ? TDX_SEAMCALL_GP : TDX_SEAMCALL_UD;
-  return outcome.cf ? TDX_SEAMCALL_VMFAILINVALID : lp.regs.gpr(Gpr.RAX);
+  if (outcome.kind === "fault")
+    lp.regs.setGpr(Gpr.RAX, outcome.vector === 13 ? TDX_SEAMCALL_GP : TDX_SEAMCALL_UD);
+  else if (outcome.cf) lp.regs.setGpr(Gpr.RAX, TDX_SEAMCALL_VMFAILINVALID);
 }
 
 /** __seamcall: operands in, status out. */
