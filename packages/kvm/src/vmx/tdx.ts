@@ -68,10 +68,11 @@ const HUGE_PAGES = 512;
 /** The level that TDG.MEM.PAGE.ACCEPT asked for, in the extended exit qualification. */
 const acceptLevel = (extended: bigint): number => Number((extended >> 32n) & 7n);
 type PrivateSlot = Memslot & { memfd: GuestMemfd };
-/** RBX, RSP and RBP are not among TDH.VP.ENTER's operands with NO_RBP_MOD; RAX is the leaf. */
-const wordsOf = (...gprs: number[]) => Uint8Array.from(gprs.flatMap((gpr) => [2 * gpr, 2 * gpr + 1]));
-const VP_ENTER_WORDS = wordsOf(2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-const VP_EXIT_WORDS = wordsOf(Gpr.RAX, Gpr.RCX, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+/** TDH.VP.ENTER's operands from register `first` on: all but RSP, and RBP with NO_RBP_MOD. */
+function copyGprs(from: Uint32Array, to: Uint32Array, first: number): void {
+  for (let i = first * 2; i < Gpr.RSP * 2; i++) to[i] = from[i];
+  for (let i = Gpr.RSI * 2; i < 32; i++) to[i] = from[i];
+}
 
 export class TdxVm implements VmBackend {
   readonly #host: TdxHost;
@@ -529,13 +530,13 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     releaseProcessor(lp);
     const { u32 } = regs;
     const { words } = this;
-    for (let i = 0; i < VP_ENTER_WORDS.length; i++) u32[VP_ENTER_WORDS[i]] = words[VP_ENTER_WORDS[i]];
+    copyGprs(words, u32, Gpr.RDX);
     u32[Gpr.RAX * 2] = VP_ENTER;
     u32[Gpr.RAX * 2 + 1] = 0;
     regs.setGpr(Gpr.RCX, this.#handle);
     seamcallInRegisters(lp);
     // RAX: the status.
-    for (let i = 0; i < VP_EXIT_WORDS.length; i++) words[VP_EXIT_WORDS[i]] = u32[VP_EXIT_WORDS[i]];
+    copyGprs(u32, words, Gpr.RAX);
     return this.#handleExit(words[Gpr.RAX * 2] & 0xffff, words[Gpr.RAX * 2 + 1]);
   }
   get vpEnterRet(): bigint {

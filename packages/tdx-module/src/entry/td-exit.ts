@@ -123,5 +123,7 @@ export function tdVmexitToVmm(
   loadVmmState(vp);
   xmm?.load(lp.regs);
   const { u32 } = lp.regs;
-  for (let i = 0; i < 32; i++) if (i >>> 1 !== Gpr.RSP) u32[i] = vp.vmmWords[i];
+  const { vmmWords } = vp;
+  for (let i = 0; i < Gpr.RSP * 2; i++) u32[i] = vmmWords[i];
+  for (let i = Gpr.RBP * 2; i < 32; i++) u32[i] = vmmWords[i];
 }

@@ -25,12 +25,14 @@ const CHANGED_WORDS = Uint16Array.from(
   ),
 );
 /** The rest: segment registers, tables, SYSENTER. Only a VM entry from SEAM root mode changes them. */
-const OTHER_WORDS = Uint16Array.from(
-  [
-    [REG.SEGMENT, REG.IDTR_LIMIT + 8],
-    [REG.SYSENTER_CS, REG.SYSENTER_EIP + 8],
-  ].flatMap(([from, to]) => Array.from({ length: (to - from) / 4 }, (_, i) => from / 4 + i)),
-);
+const TABLES = REG.SEGMENT / 4;
+const TABLES_END = (REG.IDTR_LIMIT + 8) / 4;
+const SYSENTER = REG.SYSENTER_CS / 4;
+const SYSENTER_END = (REG.SYSENTER_EIP + 8) / 4;
+function copyRest(from: Uint32Array, to: Uint32Array): void {
+  for (let i = TABLES; i < TABLES_END; i++) to[i] = from[i];
+  for (let i = SYSENTER; i < SYSENTER_END; i++) to[i] = from[i];
+}
 
 /** SEAM root mode's own state: 64-bit, interrupts blocked. */
 function loadSeamState(u32: Uint32Array): void {
@@ -80,9 +82,7 @@ export class TransferVmcs extends Vmcs {
   complete(): void {
     if (this.#complete) return;
     this.#complete = true;
-    const { u32 } = this.regs;
-    const words = this.#words;
-    for (let i = 0; i < OTHER_WORDS.length; i++) words[OTHER_WORDS[i]] = u32[OTHER_WORDS[i]];
+    copyRest(this.regs.u32, this.#words);
   }
 
   /** SEAMRET: the caller's state, as the fields have it if firmware looked at them. */
@@ -91,8 +91,7 @@ export class TransferVmcs extends Vmcs {
     const { u32 } = regs;
     const words = this.#words;
     for (let i = 0; i < CHANGED_WORDS.length; i++) u32[CHANGED_WORDS[i]] = words[CHANGED_WORDS[i]];
-    if (this.#complete)
-      for (let i = 0; i < OTHER_WORDS.length; i++) u32[OTHER_WORDS[i]] = words[OTHER_WORDS[i]];
+    if (this.#complete) copyRest(words, u32);
     if (this.#filled)
       for (const [field, register] of FIELDS) {
         regs.set32(register, this.lo(field));

@@ -2,7 +2,7 @@
  * VM entry and VM exit: moving state between the VMCS and the registers.
  * Intel SDM vol. 3C chapters 27 (VM entries) and 28 (VM exits).
  */
-import { REG, RegisterFile, SEG, SegmentRegister } from "@swtdx/x86";
+import { REG, RegisterFile, SEG, SEGMENT_SIZE, SegmentRegister } from "@swtdx/x86";
 import { Step } from "../interface/engine.js";
 import type { Guest } from "../guest/guest.js";
 import { type MsrFile, msrSlot } from "../msr/msr-file.js";
@@ -76,25 +76,19 @@ const SETTLED_WORDS: readonly (readonly [number, number])[] = [
   [low(VMCS.GUEST_GDTR_LIMIT), REG.GDTR_LIMIT / 4],
   [low(VMCS.GUEST_IDTR_LIMIT), REG.IDTR_LIMIT / 4],
   [low(VMCS.GUEST_SYSENTER_CS), REG.SYSENTER_CS / 4],
-  ...Array.from({ length: 8 }, (_, i): [number, number][] => {
-    const at = RegisterFile.segment(i);
-    return [
-      [low(VMCS.GUEST_ES_SELECTOR + 2 * i), (at + SEG.SELECTOR) / 4],
-      [low(VMCS.GUEST_ES_LIMIT + 2 * i), (at + SEG.LIMIT) / 4],
-      [low(VMCS.GUEST_ES_AR_BYTES + 2 * i), (at + SEG.AR) / 4],
-      ...both(VMCS.GUEST_ES_BASE + 2 * i, at + SEG.BASE),
-    ];
-  }).flat(),
 ];
 const GUEST_WORDS = [...CHANGING_WORDS, ...SETTLED_WORDS];
 const GUEST_FIELD_WORDS = Uint16Array.from(GUEST_WORDS, ([field]) => field);
 const GUEST_REGISTER_WORDS = Uint16Array.from(GUEST_WORDS, ([, register]) => register);
 /** Those before this one are among CHANGING_WORDS. */
 const FIRST_SETTLED = CHANGING_WORDS.length;
-const SELECTOR_REGISTER_WORDS = Uint16Array.from(
-  { length: 8 },
-  (_, i) => (RegisterFile.segment(i) + SEG.SELECTOR) / 4,
-);
+/** ES's fields, of which those of the other segment registers follow each; and its words in the register file. */
+const SELECTORS = low(VMCS.GUEST_ES_SELECTOR);
+const LIMITS = low(VMCS.GUEST_ES_LIMIT);
+const RIGHTS = low(VMCS.GUEST_ES_AR_BYTES);
+const BASES = low(VMCS.GUEST_ES_BASE);
+const SEGMENTS = RegisterFile.segment(0) / 4;
+const SEGMENT_WORDS = SEGMENT_SIZE / 4;
 const PDPTE_WORDS = low(VMCS.GUEST_PDPTR0);
 
 /** Number of a field's low word in the VMCS's data. */
@@ -196,7 +190,13 @@ export function loadGuest(t: TransitionContext, c: CheckContext): number {
   for (let i = 0; i < GUEST_FIELD_WORDS.length; i++)
     u32[GUEST_REGISTER_WORDS[i]] = data[GUEST_FIELD_WORDS[i]];
   u32[REG.SYSENTER_CS / 4 + 1] = 0;
-  for (let i = 0; i < 8; i++) u32[SELECTOR_REGISTER_WORDS[i]] &= 0xffff;
+  for (let i = 0, at = SEGMENTS; i < 16; i += 2, at += SEGMENT_WORDS) {
+    u32[at + SEG.BASE / 4] = data[BASES + i];
+    u32[at + SEG.BASE / 4 + 1] = data[BASES + i + 1];
+    u32[at + SEG.LIMIT / 4] = data[LIMITS + i];
+    u32[at + SEG.AR / 4] = data[RIGHTS + i];
+    u32[at + SEG.SELECTOR / 4] = data[SELECTORS + i] & 0xffff;
+  }
   // CR0: ET, NW, CD and the reserved bits keep their values; ET reads as 1.
   u32[REG.CR0 / 4] |= 0x10;
   if ((c.entry & ENTRY.LOAD_DEBUG_CONTROLS) !== 0) {
@@ -310,15 +310,28 @@ export function saveGuest(t: TransitionContext, v: Vmcs): void {
   const { u32 } = regs;
   const { data } = v;
   for (let i = 0; i < FIRST_SETTLED; i++) data[GUEST_FIELD_WORDS[i]] = u32[GUEST_REGISTER_WORDS[i]];
-  for (let i = 0; i < 8; i++) u32[SELECTOR_REGISTER_WORDS[i]] &= 0xffff;
-  let settled = true;
+  let changed = 0;
   for (let i = FIRST_SETTLED; i < GUEST_FIELD_WORDS.length; i++) {
     const word = u32[GUEST_REGISTER_WORDS[i]];
     const at = GUEST_FIELD_WORDS[i];
-    if (data[at] === word) continue;
+    changed |= data[at] ^ word;
     data[at] = word;
-    settled = false;
   }
+  for (let i = 0, at = SEGMENTS; i < 16; i += 2, at += SEGMENT_WORDS) {
+    const base = u32[at + SEG.BASE / 4];
+    const baseHigh = u32[at + SEG.BASE / 4 + 1];
+    const limit = u32[at + SEG.LIMIT / 4];
+    const rights = u32[at + SEG.AR / 4];
+    const selector = u32[at + SEG.SELECTOR / 4] & 0xffff;
+    changed |= (data[BASES + i] ^ base) | (data[BASES + i + 1] ^ baseHigh) | (data[LIMITS + i] ^ limit);
+    changed |= (data[RIGHTS + i] ^ rights) | (data[SELECTORS + i] ^ selector);
+    data[BASES + i] = base;
+    data[BASES + i + 1] = baseHigh;
+    data[LIMITS + i] = limit;
+    data[RIGHTS + i] = rights;
+    data[SELECTORS + i] = selector;
+  }
+  let settled = changed === 0;
   if ((exit & EXIT.SAVE_DEBUG_CONTROLS) !== 0) v.save(VMCS.GUEST_DR7, u32, REG.DR7 / 4);
   if ((exit & EXIT.SAVE_PAT) !== 0) v.save(VMCS.GUEST_IA32_PAT, u32, REG.PAT / 4);
   if ((exit & EXIT.SAVE_EFER) !== 0) v.save(VMCS.GUEST_IA32_EFER, u32, REG.EFER / 4);
@@ -400,13 +413,18 @@ const HOST_SEGMENTS = [
     rights: 0x8b,
     limit: 0x67,
   },
-].map(({ segment, field, base, rights, limit }) => ({
-  at: RegisterFile.segment(segment) / 4,
-  selector: low(field),
-  base: base < 0 ? -1 : low(base),
-  rights,
-  limit,
-}));
+];
+/** The same as numbers: word in the register file, words of selector and base in the VMCS (-1: 0), rights, limit. */
+const HOST_SEGMENT_COLUMNS = 5;
+const HOST_SEGMENT_TABLE = Float64Array.from(
+  HOST_SEGMENTS.flatMap(({ segment, field, base, rights, limit }) => [
+    RegisterFile.segment(segment) / 4,
+    low(field),
+    base < 0 ? -1 : low(base),
+    rights,
+    limit,
+  ]),
+);
 
 /** Loads host state. @returns false for a VMX abort (an MSR area that cannot be processed) */
 export function loadHost(t: TransitionContext, v: Vmcs, storeGuestMsrs: boolean, seam: boolean): boolean {
@@ -438,12 +456,13 @@ export function loadHost(t: TransitionContext, v: Vmcs, storeGuestMsrs: boolean,
     msrs.low[slot] = field < 0 ? 0 : data[field];
     msrs.high[slot] = field < 0 ? 0 : data[field + 1];
   }
-  for (let i = 0; i < HOST_SEGMENTS.length; i++) {
-    const { at, selector, base, rights, limit } = HOST_SEGMENTS[i];
-    const value = data[selector];
+  for (let i = 0; i < HOST_SEGMENT_TABLE.length; i += HOST_SEGMENT_COLUMNS) {
+    const at = HOST_SEGMENT_TABLE[i];
+    const value = data[HOST_SEGMENT_TABLE[i + 1]];
+    const base = HOST_SEGMENT_TABLE[i + 2];
     u32[at + SEG.SELECTOR / 4] = value;
-    u32[at + SEG.AR / 4] = value === 0 ? 0x10000 : rights;
-    u32[at + SEG.LIMIT / 4] = limit;
+    u32[at + SEG.AR / 4] = value === 0 ? 0x10000 : HOST_SEGMENT_TABLE[i + 3];
+    u32[at + SEG.LIMIT / 4] = HOST_SEGMENT_TABLE[i + 4];
     u32[at + SEG.BASE / 4] = base < 0 ? 0 : data[base];
     u32[at + SEG.BASE / 4 + 1] = base < 0 ? 0 : data[base + 1];
   }

@@ -37,19 +37,33 @@ function permitted(core: X86Core, port: number, bytes: number): boolean {
   core.raise(Vector.GP, 0);
   return false;
 }
-/** Size in bytes and whether the port is DX, from the handler's key: "in:r8,b16". */
-function shape(core: X86Core, pc: number): { bytes: number; dx: boolean; port: number } {
+/** Size in bytes, and whether the port is DX. */
+interface PortShape {
+  readonly bytes: number;
+  readonly dx: boolean;
+}
+/** By the handler's key: "in:r8,b16". */
+const shapes = new Map<string, PortShape>();
+function shape(core: X86Core, pc: number): PortShape {
   const key = core.built.keys[core.dv.getUint16(pc, true)];
+  let found = shapes.get(key);
+  if (!found) shapes.set(key, (found = shapeOf(key)));
+  return found;
+}
+function shapeOf(key: string): PortShape {
   const [first, second] = key.slice(key.indexOf(":") + 1, key.indexOf("@")).split(",") as [string, string];
   const input = key.startsWith("in:");
   const accumulator = input ? first : second;
   const dx = (input ? second : first).endsWith("16") && !(input ? second : first).startsWith("i");
   const bytes = Number(accumulator.slice(1)) / 8;
-  return { bytes, dx, port: dx ? core.get32(16) & 0xffff : immediate(core, pc) & 0xff };
+  return { bytes, dx };
 }
+const portOf = (core: X86Core, pc: number, dx: boolean): number =>
+  dx ? core.get32(16) & 0xffff : immediate(core, pc) & 0xff;
 
 const input: Operation = (core, pc) => {
-  const { bytes, dx, port } = shape(core, pc);
+  const { bytes, dx } = shape(core, pc);
+  const port = portOf(core, pc, dx);
   if (!permitted(core, port, bytes)) return core.status;
   core.portImmediate = !dx;
   const result = core.environment.portIn(core, port, bytes, false);
@@ -57,7 +71,8 @@ const input: Operation = (core, pc) => {
   return hooked(core, pc, result);
 };
 const output: Operation = (core, pc) => {
-  const { bytes, dx, port } = shape(core, pc);
+  const { bytes, dx } = shape(core, pc);
+  const port = portOf(core, pc, dx);
   if (!permitted(core, port, bytes)) return core.status;
   core.portImmediate = !dx;
   core.value = core.get64(0) & ((1n << BigInt(bytes * 8)) - 1n);
