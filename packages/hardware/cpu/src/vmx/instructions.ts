@@ -44,7 +44,7 @@ export interface VmxOwner {
 }
 
 /** VMCSs that a logical processor keeps track of. */
-const MAX_ACTIVE = 16;
+const MAX_ACTIVE = 64;
 
 /** VMX state of a logical processor. */
 export class Vmx {
