@@ -74,8 +74,6 @@ export type PolicyInstruction =
   | "rsm"
   | "rdpkru"
   | "wrpkru"
-  | "xsaves"
-  | "xrstors"
   | "clflush";
 
 export interface X86Environment {
@@ -125,6 +123,12 @@ export interface X86Environment {
    * before the instruction there.
    */
   arrive?(core: X86Core): boolean;
+  /** XSAVES or XRSTORS at CPL 0 is about to run (whether it is enabled, XSS exiting): Hook.DONE goes on. */
+  extendedState?(core: X86Core, name: "xsaves" | "xrstors"): number;
+  /** An MSR that is extended state: IA32_U_CET, IA32_PLn_SSP. Absent: zero. */
+  stateMsr?(core: X86Core, index: number): bigint;
+  /** @returns false if bits are reserved */
+  setStateMsr?(core: X86Core, index: number, value: bigint): boolean;
   /** FERR# is asserted: an x87 exception was pending at a waiting instruction with CR0.NE = 0. */
   floatError?(core: X86Core): void;
   /** Triple fault. */

@@ -255,6 +255,17 @@ export class GuestEnvironment implements X86Environment {
     return g.invpcid(type > 3n ? 4 : Number(type), Number(core.value), core.operand, length);
   }
 
+  extendedState(core: X86Core, name: "xsaves" | "xrstors"): number {
+    const g = this.#ask(core);
+    const reason = name === "xsaves" ? ExitReason.XSAVES : ExitReason.XRSTORS;
+    return this.#hook(core, g.extendedState(reason, core.instructionLength));
+  }
+  stateMsr(_core: X86Core, index: number): bigint {
+    return this.g.stateMsr(index);
+  }
+  setStateMsr(_core: X86Core, index: number, value: bigint): boolean {
+    return this.g.setStateMsr(index, value);
+  }
   readControl(core: X86Core, register: number): number {
     const g = this.#ask(core);
     const step = g.movFromCr(register, core.operandRegister, core.instructionLength);

@@ -312,16 +312,26 @@ export class Guest extends GuestControlRegisters implements GuestContext {
     if (exitReason === ExitReason.PCONFIG && (this.proc2 & PROC2.ENABLE_PCONFIG) === 0)
       return this.raise(Vector.UD);
     if (
-      (exitReason === ExitReason.XSAVES || exitReason === ExitReason.XRSTORS) &&
-      (this.proc2 & PROC2.ENABLE_XSAVES) === 0
-    )
-      return this.raise(Vector.UD);
-    if (
       (exitReason === ExitReason.UMWAIT || exitReason === ExitReason.TPAUSE) &&
       (this.proc2 & PROC2.ENABLE_USER_WAIT_PAUSE) === 0
     )
       return this.raise(Vector.UD);
     return this.exit(exitReason, 0, length);
+  }
+  /** XSAVES and XRSTORS exit if they concern a component in the XSS-exiting bitmap. */
+  extendedState(exitReason: number, length: number): Step {
+    if ((this.proc2 & PROC2.ENABLE_XSAVES) === 0) return this.raise(Vector.UD);
+    const concerned = this.#joined() & this.regs.get(REG.XSS);
+    return (concerned & this.v.get(VMCS.XSS_EXIT_BITMAP)) === 0n
+      ? Step.DONE
+      : this.exit(exitReason, 0, length);
+  }
+  /** MSRs that XSAVES and XRSTORS move, whatever the MSR bitmaps say. */
+  stateMsr(index: number): bigint {
+    return this.services.msrs.raw(index);
+  }
+  setStateMsr(index: number, value: bigint): boolean {
+    return this.services.msrs.write(index, value);
   }
   monitor(gla: bigint, length: number): Step {
     void gla;

@@ -109,6 +109,12 @@ export interface GuestContext {
   wbinvd(length: number): Step;
   invd(length: number): Step;
   xsetbv(length: number): Step;
+  /** XSAVES or XRSTORS is about to run, by its exit reason. */
+  extendedState(exitReason: number, length: number): Step;
+  /** An MSR that XSAVES and XRSTORS move. */
+  stateMsr(index: number): bigint;
+  /** @returns false if bits are reserved */
+  setStateMsr(index: number, value: bigint): boolean;
   tdcall(length: number): Step;
   vmcall(length: number): Step;
   seamcall(length: number): Step;

@@ -258,17 +258,6 @@ const smapFlag =
     return Status.NEXT;
   };
 
-const xgetbv: Operation = (core) => {
-  if (!(core.get32(REG.CR4) & CR4.OSXSAVE)) return core.raise(Vector.UD);
-  const index = core.get32(8);
-  // XGETBV 1 reports the state in use; everything enabled counts as in use.
-  if (index !== 0 && index !== 1) return core.raise(Vector.GP, 0);
-  const value = core.get64(REG.XCR0);
-  core.set64(0, value & 0xffffffffn);
-  core.set64(16, value >> 32n);
-  return Status.NEXT;
-};
-
 // --- instructions that are the environment's
 
 /** @param ring0 #GP outside ring 0 @param operand the memory operand's linear address is passed */
@@ -336,7 +325,6 @@ export const controlOperations: Record<string, Operation> = {
   popf,
   clac: smapFlag(false),
   stac: smapFlag(true),
-  xgetbv,
   serialize: () => Status.NEXT,
   cpuid: policy("cpuid", false),
   rdmsr: policy("rdmsr", true),

@@ -10,6 +10,7 @@ import { stateOperations } from "./state.js";
 import { vectorOperations } from "./vector.js";
 import { x87Operations } from "./x87.js";
 import { syscallOperations } from "./syscalls.js";
+import { xsaveOperations } from "./xsave.js";
 
 /**
  * Executes an instruction. RIP in the register file is the instruction's own.
@@ -25,6 +26,7 @@ export const operations: Record<string, Operation> = {
   ...portOperations,
   ...vectorOperations,
   ...stateOperations,
+  ...xsaveOperations,
   ...x87Operations,
   ...mmxOperations,
   undefined: (core) => core.raise(Vector.UD),
