@@ -118,6 +118,23 @@ test("MMX instructions take the x87 stack over: top 0, all registers valid, ones
   }
 });
 
+test.each([
+  ["paddb mm1, [rdi]", [0x0f, 0xfc, 0x0f]],
+  ["movq [rdi], mm1", [0x0f, 0x7f, 0x0f]],
+  ["pinsrw mm1, [rdi], 1", [0x0f, 0xc4, 0x0f, 1]],
+  ["maskmovq mm1, mm2", [0x0f, 0xf7, 0xca]],
+  ["cvtps2pi mm1, [rdi]", [0x0f, 0x2d, 0x0f]],
+  ["divss xmm1, [rdi]", [0xf3, 0x0f, 0x5e, 0x0f]],
+] as const)("%s: a fault of the access leaves x87 state and MXCSR alone", (_name, code) => {
+  for (const n of [1, 2]) core.set64(REG.ST + n * 16, -1n & 0xffffffffffffffffn);
+  expect(execute(code, { fsw: 3 << 11, rdi: 2 ** 47 })).toBe(Vector.GP);
+  expect([core.get32(REG.FSW), core.get32(REG.FTW), core.get32(REG.MXCSR)]).toEqual([
+    3 << 11,
+    0xffff,
+    0x1f80,
+  ]);
+});
+
 const number = new DataView(new ArrayBuffer(4));
 const bitsOf = (x: number) => (number.setFloat32(0, x), number.getUint32(0));
 const single = (bits: number) => (number.setUint32(0, bits), number.getFloat32(0));
