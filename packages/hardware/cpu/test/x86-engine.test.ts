@@ -7,6 +7,7 @@ import { describe, expect, test } from "vitest";
 import {
   ExitReason,
   Gpr,
+  PROC,
   PROC2,
   ProgramEngine,
   Processor,
@@ -187,6 +188,16 @@ describe("32-bit code without paging", () => {
     const after = (m.lp.regs.gpr(Gpr.RDX) << 32n) | m.lp.regs.gpr(Gpr.RAX);
     expect(after).toBeGreaterThanOrEqual(deadline);
     expect(after).toBeLessThan(deadline + 1000n);
+  });
+
+  test("what waits for interrupts to be let in comes with STI", () => {
+    const m = vm({});
+    // cli; nop; sti; nop; nop; hlt
+    m.write(0x1000, [0xfa, 0x90, 0xfb, 0x90, 0x90, 0xf4]);
+    const controls = m.field(VMCS.CPU_BASED_VM_EXEC_CONTROL);
+    ok(m.lp.vmwrite(VMCS.CPU_BASED_VM_EXEC_CONTROL, controls | BigInt(PROC.INTERRUPT_WINDOW_EXITING)));
+    expect(m.run()).toBe(ExitReason.INTERRUPT_WINDOW);
+    expect(m.field(VMCS.GUEST_RIP)).toBe(0x1004n);
   });
 
   test("exceptions exit by the bitmap, with what they interrupted", () => {

@@ -352,14 +352,17 @@ export class GuestEnvironment implements X86Environment {
     this.handover = true;
     return true;
   }
-  poll(core: X86Core): number {
+  poll(core: X86Core, open: boolean): number {
     const { g } = this;
     this.sync(core);
     if (g.exited) return Poll.STOP;
-    if (!g.attention) return Poll.NONE;
+    const { attention } = g;
+    if (!attention && !(open && g.windowAwaited)) return Poll.NONE;
     g.setPrivilege(core.cpl, core.code64);
     const step = g.poll();
-    if (step !== Step.EVENT) return Poll.STOP;
+    if (step === Step.EXIT) return Poll.STOP;
+    // What made attention necessary may have moved the next timer: the budget is another one.
+    if (step === Step.DONE) return attention ? Poll.STOP : Poll.NONE;
     return g.event.type === 2 ? Poll.NMI : g.event.vector;
   }
   interruptReturn(core: X86Core): void {

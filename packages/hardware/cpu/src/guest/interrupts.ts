@@ -156,6 +156,8 @@ export abstract class GuestInterrupts extends GuestEvents {
     return Math.max(0, Math.floor((this.preemptAt - this.host.ticks) / 2 ** PREEMPTION_TIMER_SHIFT));
   }
 
+  windowAwaited = false;
+
   poll(): Step {
     for (;;) {
       const step = this.#pollOnce();
@@ -167,6 +169,10 @@ export abstract class GuestInterrupts extends GuestEvents {
       }
       if (this.regs.get32(REG.ACTIVITY) === 0) {
         this.attention = false;
+        this.windowAwaited =
+          this.#virtualPending ||
+          (this.proc & PROC.INTERRUPT_WINDOW_EXITING) !== 0 ||
+          this.host.apic.highest() >= 0;
         return Step.DONE;
       }
       // Halted: time passes to the next timer.

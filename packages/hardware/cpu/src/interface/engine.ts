@@ -164,6 +164,8 @@ export interface GuestContext {
   blockBy(bit: 1 | 2): void;
   /** To be called when the engine itself changed CR0, CR3, CR4, EFER, CS or SS (far transfers). */
   updateMode(): void;
+  /** The last `poll` found something that waits for interrupts to be let in: call it again when they are. */
+  readonly windowAwaited: boolean;
   /** Set when something waits: see `poll`. Engines test it at least every few hundred instructions. */
   attention: boolean;
   /** Counts retired instructions: advances INSTRUCTIONS and the TSC. */
