@@ -13,6 +13,8 @@ export interface BootFlags {
   smp: number;
   cpu?: string;
   plain?: boolean;
+  hugePages: boolean;
+  privateMemory: "guest_memfd" | "unmapped";
   tdAttributes?: string;
   mrconfigid?: Uint8Array;
   mrowner?: Uint8Array;
@@ -112,6 +114,15 @@ export function addBootOptions(command: Command, kind: "run" | "measure"): Comma
     .addOption(new Option("--smp <n>", "vCPUs").argParser(integerArgument(1, 255)).default(1))
     .option("--cpu <model>", "host[,±feature…]")
     .option("--plain", "an ordinary VM instead of a TD")
+    .option("--no-huge-pages", "KVM maps a TD's memory in pages of 4 KiB only (tdx_huge_page=N), as upstream")
+    .addOption(
+      new Option(
+        "--private-memory <kind>",
+        "a TD's: a file, or memory that is PROT_NONE while it is the guest's",
+      )
+        .choices(["guest_memfd", "unmapped"])
+        .default("guest_memfd"),
+    )
     .option("--td-attributes <names>", "the TD's ATTRIBUTES: sept-ve-disable, debug, …")
     .addOption(new Option("--mrconfigid <hex>", "the TD's MRCONFIGID, 48 bytes").argParser(identityArgument))
     .addOption(new Option("--mrowner <hex>", "the TD's MROWNER, 48 bytes").argParser(identityArgument))

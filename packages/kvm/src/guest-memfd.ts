@@ -5,6 +5,7 @@
  */
 import { Errno, PAGE_SIZE, type Pfn } from "@swtdx/abi";
 import type { PageAllocator } from "@swtdx/linux-host";
+import type { PrivateMemory } from "./private-memory.js";
 import { KernelError } from "./x86/errno.js";
 
 /** Order of a 2 MiB folio, and its pages. */
@@ -12,7 +13,7 @@ const HUGE_ORDER = 9;
 const HUGE_PAGES = 2 ** HUGE_ORDER;
 const OWNER = "guest_memfd";
 
-export class GuestMemfd {
+export class GuestMemfd implements PrivateMemory {
   /** Single pages by index. */
   readonly #pages = new Map<number, Pfn>();
   /** How many there are in each 2 MiB, by index / 512. */
@@ -110,6 +111,9 @@ export class GuestMemfd {
     this.scrub(page, 1);
     this.allocator.freePage(page);
   }
+
+  /** Private pages are kept until user space punches a hole. */
+  converted(): void {}
 
   /** References: the descriptor and the memory slots that use the file. */
   #references = 1;

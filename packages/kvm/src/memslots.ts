@@ -1,7 +1,7 @@
 /** Memory slots: which GPAs are RAM, and what is behind them. Source: Linux virt/kvm/kvm_main.c (KVM_SET_USER_MEMORY_REGION2). */
 import { PAGE_SIZE, type Pfn } from "@swtdx/abi";
 import type { UserMapping } from "@swtdx/linux-host";
-import type { GuestMemfd } from "./guest-memfd.js";
+import type { PrivateMemory } from "./private-memory.js";
 
 export interface Memslot {
   readonly slot: number;
@@ -12,16 +12,16 @@ export interface Memslot {
   readonly mapping: UserMapping;
   /** Bytes in the mapping. */
   readonly mappingOffset: number;
-  readonly memfd: GuestMemfd | null;
-  /** Bytes in the file. */
-  readonly memfdOffset: number;
+  readonly privateMemory: PrivateMemory | null;
+  /** Bytes in the private memory. */
+  readonly privateOffset: number;
   /** 2 MiB units (gfn / 512) that the guest wants in 4 KiB pages (KVM_LPAGE_GUEST_INHIBIT_FLAG). */
   readonly inhibited: Set<number>;
 }
 
-/** Index into the guest_memfd of a guest frame. */
-export const memfdIndex = (slot: Memslot, gfn: number): number =>
-  slot.memfdOffset / PAGE_SIZE + gfn - slot.base;
+/** Index into the private memory of a guest frame. */
+export const privateIndex = (slot: Memslot, gfn: number): number =>
+  slot.privateOffset / PAGE_SIZE + gfn - slot.base;
 
 /** The page frame of user memory behind a guest frame. */
 export const sharedPage = (slot: Memslot, gfn: number): Pfn =>

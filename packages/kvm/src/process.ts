@@ -45,8 +45,13 @@ export interface KvmParameters {
    * in pages of 4 KiB only, as upstream. Default true.
    */
   readonly tdx_huge_page: boolean;
+  /**
+   * A TD's memory slot without a guest_memfd has its private memory in the user memory it has anyway, which is unmapped
+   * from user space (PROT_NONE) page by page as the guest gets it. Default false: such a slot has none, as in Linux.
+   */
+  readonly tdx_unmap_user: boolean;
 }
-const DEFAULT_PARAMETERS: KvmParameters = { tdx_huge_page: true };
+const DEFAULT_PARAMETERS: KvmParameters = { tdx_huge_page: true, tdx_unmap_user: false };
 
 export class KvmProcess {
   readonly memory: AddressSpace;
@@ -62,8 +67,8 @@ export class KvmProcess {
     parameters: Partial<KvmParameters> = {},
   ) {
     this.parameters = { ...DEFAULT_PARAMETERS, ...parameters };
-    const { tdx_huge_page } = this.parameters;
-    host.sysfs.create("/sys/module/kvm_intel/parameters/tdx_huge_page", () => (tdx_huge_page ? "Y" : "N"));
+    for (const [name, value] of Object.entries(this.parameters))
+      host.sysfs.create(`/sys/module/kvm_intel/parameters/${name}`, () => (value ? "Y" : "N"));
     this.memory = host.createAddressSpace();
     this.trace = host.trace;
     const lp = host.lps[0];
@@ -167,6 +172,8 @@ export class KvmProcess {
     try {
       return vcpu.vm.dead ? -Errno.EIO : vcpu.ioctlRun();
     } catch (error) {
+      // There is no exit to look at.
+      vcpu.noExit();
       return this.#failed(vcpu, error);
     }
   }

@@ -68,6 +68,10 @@ export class Vcpu {
     this.backend = vm.backend.createVcpu(this);
   }
 
+  /** KVM_RUN fails: what kvm_run said last is over. */
+  noExit(): void {
+    this.view.setUint32(EXIT_REASON, KvmExit.KVM_EXIT_UNKNOWN, true);
+  }
   /** An exit to user space. */
   exit(reason: number): RunResult {
     this.view.setUint32(EXIT_REASON, reason, true);

@@ -22,7 +22,8 @@ import {
 import type { LogicalProcessor, UserMapping } from "@swtdx/linux-host";
 import { GuestMemfd } from "./guest-memfd.js";
 import { PrivateRanges } from "./memory-attributes.js";
-import { Memslots } from "./memslots.js";
+import { Memslots, privateIndex } from "./memslots.js";
+import { type PrivateMemory, UnmappedMemory } from "./private-memory.js";
 import type { KvmProcess } from "./process.js";
 import { fillCpuid } from "./x86/cpuid.js";
 import { Vcpu } from "./vcpu.js";
@@ -212,8 +213,8 @@ export class Vm {
     const memfd = new GuestMemfd(size, host.pages, scrub, this.process.parameters.tdx_huge_page);
     memfd.onInvalidate = (first, count) => {
       for (const slot of this.slots.all) {
-        if (slot.memfd !== memfd) continue;
-        const offset = slot.memfdOffset / PAGE_SIZE;
+        if (slot.privateMemory !== memfd) continue;
+        const offset = slot.privateOffset / PAGE_SIZE;
         const start = Math.max(first, offset) - offset + slot.base;
         const end = Math.min(first + count, offset + slot.pages) - offset + slot.base;
         if (start < end) this.backend.zap(start, end, "private");
@@ -243,14 +244,18 @@ export class Vm {
     const mappingOffset = mapping ? userspace_addr - mapping.address : 0;
     if (!mapping || mappingOffset % PAGE_SIZE !== 0 || mappingOffset + memory_size > mapping.length)
       return -Errno.EFAULT;
-    let memfd: GuestMemfd | null = null;
+    let privateMemory: PrivateMemory | null = null;
+    let privateOffset = guest_memfd_offset;
     if ((flags & KVM_MEM_GUEST_MEMFD) !== 0) {
       const file = this.process.file(guest_memfd);
       if (!(file instanceof GuestMemfd)) return -Errno.EBADF;
       if (guest_memfd_offset % PAGE_SIZE !== 0 || guest_memfd_offset + memory_size > file.size)
         return -Errno.EINVAL;
-      memfd = file;
-      memfd.reference();
+      privateMemory = file;
+      file.reference();
+    } else if (this.isTdx && this.process.parameters.tdx_unmap_user) {
+      privateMemory = new UnmappedMemory(mapping);
+      privateOffset = mappingOffset;
     }
     this.slots.put({
       slot,
@@ -259,8 +264,8 @@ export class Vm {
       pages,
       mapping,
       mappingOffset,
-      memfd,
-      memfdOffset: guest_memfd_offset,
+      privateMemory,
+      privateOffset,
       inhibited: new Set(),
     });
     return 0;
@@ -272,7 +277,7 @@ export class Vm {
     this.backend.zap(slot.base, slot.base + slot.pages, "private");
     this.backend.zap(slot.base, slot.base + slot.pages, "shared");
     this.slots.remove(number);
-    slot.memfd?.unreferenced();
+    slot.privateMemory?.unreferenced();
   }
 
   #setMemoryAttributes({ address, size, attributes, flags }: KvmMemoryAttributes): number {
@@ -285,6 +290,12 @@ export class Vm {
     // What was mapped on the other side goes.
     this.backend.zap(start, end, isPrivate ? "shared" : "private");
     this.privateRanges.set(start, end, isPrivate);
+    if (!isPrivate)
+      for (const slot of this.slots.all) {
+        const first = Math.max(start, slot.base);
+        const last = Math.min(end, slot.base + slot.pages);
+        if (first < last) slot.privateMemory?.converted(privateIndex(slot, first), last - first);
+      }
     return 0;
   }
 
@@ -312,7 +323,11 @@ export class Vm {
       const last = Math.ceil((offset + length - slot.mappingOffset) / PAGE_SIZE);
       const start = slot.base + Math.max(first, 0);
       const end = slot.base + Math.min(last, slot.pages);
-      if (start < end) this.backend.zap(start, end, "shared");
+      if (start >= end) continue;
+      this.backend.zap(start, end, "shared");
+      if (!(slot.privateMemory instanceof UnmappedMemory)) continue;
+      this.backend.zap(start, end, "private");
+      slot.privateMemory.converted(privateIndex(slot, start), end - start);
     }
   }
 
@@ -323,7 +338,7 @@ export class Vm {
     this.backend.destroy();
     for (const slot of [...this.slots.all]) {
       this.slots.remove(slot.slot);
-      slot.memfd?.unreferenced();
+      slot.privateMemory?.unreferenced();
     }
   }
 }

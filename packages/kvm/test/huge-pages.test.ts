@@ -1,5 +1,6 @@
 /** A TD's private memory in pages of 2 MiB: what KVM maps when, what it splits, and that the guest does not notice. */
 import { guest, type Guest, KVM_MEM_GUEST_MEMFD, KvmIoctl, type TraceEvent } from "@swtdx/abi";
+import { HostMemoryFault } from "@swtdx/linux-host";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { accept, longMode, powerOn, say, SHARED_ALIAS, Td, vmcall } from "./support/td.js";
@@ -221,26 +222,40 @@ describe("a guest", () => {
     }
   }
 
-  it.each([true, false])("finds its memory as a model has it, whatever is split (2 MiB: %s)", (huge) => {
-    const { kvm, host, run } = machine({ tdx_huge_page: huge });
+  it.each([
+    { pages: "2 MiB", parameters: { tdx_huge_page: true }, memfd: true },
+    { pages: "4 KiB", parameters: { tdx_huge_page: false }, memfd: true },
+    { pages: "unmapped", parameters: { tdx_unmap_user: true }, memfd: false },
+  ])("finds its memory as a model has it, whatever is split ($pages)", ({ parameters, memfd }) => {
+    const { kvm, host, run } = machine(parameters);
     fc.assert(
       fc.property(fc.array(step, { maxLength: 12 }), (steps) => {
         const usage = host.pages.usage();
-        const td = new Td(kvm).finalize();
+        const td = new Td(kvm, { memfd }).finalize();
         const pages = Array.from({ length: PAGES }, (): Page => ({ shared: false, value: null }));
         const shared = new Uint8Array(PAGES);
+        // Pages of user memory that the guest has.
+        const taken = new Set<number>();
+        const take = (page: number) => !memfd && taken.add(page);
+        const giveBack = (page: number) => {
+          if (taken.delete(page)) shared[page] = 0;
+        };
         for (const one of steps) {
           const { start, end } = one.range;
           const indexes = Array.from({ length: end - start }, (_, i) => start + i);
           const wholly = indexes.every((page) => !pages[page].shared);
           if (one.op === "accept" && wholly) {
             run(td, () => acceptRange(start, end));
-            for (const page of indexes) pages[page].value ??= 0;
-          } else if (one.op === "touch" && wholly)
+            for (const page of indexes) {
+              pages[page].value ??= 0;
+              take(page);
+            }
+          } else if (one.op === "touch" && wholly) {
             run(td, function* () {
               for (const page of indexes) yield* mapped(at(page));
             });
-          else if (one.op === "write")
+            indexes.forEach(take);
+          } else if (one.op === "write")
             run(td, function* () {
               for (const page of indexes) {
                 if (pages[page].shared) {
@@ -256,10 +271,18 @@ describe("a guest", () => {
             const toShared = one.op === "share";
             run(td, () => convert(at(start), (end - start) * PAGE, toShared));
             for (const page of indexes)
-              if (toShared || pages[page].shared) pages[page] = { shared: toShared, value: null };
+              if (toShared || pages[page].shared) {
+                pages[page] = { shared: toShared, value: null };
+                if (toShared) giveBack(page);
+              }
           } else if (one.op === "punch") {
-            expect(kvm.punchHole(td.memfd, at(start), (end - start) * PAGE)).toBe(0);
-            for (const page of indexes) pages[page].value = null;
+            if (memfd) expect(kvm.punchHole(td.memfd, at(start), (end - start) * PAGE)).toBe(0);
+            else td.ram.discard(at(start), (end - start) * PAGE);
+            for (const page of indexes) {
+              pages[page].value = null;
+              if (!memfd) shared[page] = 0;
+              taken.delete(page);
+            }
           }
         }
         const seen = run(td, function* () {
@@ -272,10 +295,15 @@ describe("a guest", () => {
           return out;
         });
         expect(seen).toEqual(pages.map((page, i) => (page.shared ? shared[i] : page.value)));
+        for (let page = 0; page < PAGES; page++) {
+          const read = () => td.ram.read(at(page), 1)[0];
+          if (taken.has(page)) expect(read).toThrow(HostMemoryFault);
+          else expect(read()).toBe(shared[page]);
+        }
         td.close();
         expect(host.pages.usage()).toEqual(usage);
       }),
-      { numRuns: 12 },
+      { numRuns: 8 },
     );
   });
 });

@@ -2,7 +2,7 @@
  * A machine: q35 with firmware, as a Trust Domain. Built by the constructor the way QEMU builds one, run by `run`.
  */
 import { KVM_X86_DEFAULT_VM, KVM_X86_TDX_VM, Trace } from "@swtdx/abi";
-import { Kvm, type KvmRam, type KvmVcpu } from "./accel/kvm.js";
+import { Kvm, type KvmRam, type KvmVcpu, type PrivateMemoryKind } from "./accel/kvm.js";
 import type { Syscalls } from "./accel/syscalls.js";
 import { type Outcome, VcpuRunner } from "./accel/vcpu-loop.js";
 import { OptionError } from "./errors.js";
@@ -30,6 +30,11 @@ export interface MachineOptions extends TrustDomainOptions {
   readonly plain?: boolean;
   /** RAM in bytes, default 512 MiB. */
   readonly memoryBytes?: number;
+  /**
+   * Where a TD's private pages are: default guest_memfd. With "unmapped", for which KVM needs tdx_unmap_user, the process
+   * is killed when a device reaches for one.
+   */
+  readonly privateMemory?: PrivateMemoryKind;
   /** vCPUs, default 1. */
   readonly smp?: number;
   /** Machine type: whose ACPI and SMBIOS tables the guest gets. Default pc-q35-10.1, the first that has TDX. */
@@ -129,7 +134,9 @@ export class Machine {
       });
       if (model.unavailable.length > 0)
         throw new OptionError("cpu", `${model.unavailable.join(", ")} cannot be had here`);
-      const memory = new GuestMemory(addMemory(kvm, map, td ? null : options.bios));
+      const memory = new GuestMemory(
+        addMemory(kvm, map, td ? (options.privateMemory ?? "guest_memfd") : options.bios),
+      );
       this.board = this.#buildBoard(options, memory, map, smp);
       fillFwCfg(this.board, {
         vcpus: smp,
@@ -296,7 +303,7 @@ export class Machine {
           await this.#paused.promise;
           continue;
         }
-        this.#round();
+        this.#guardedRound();
         const pending = this.td?.settled();
         if (pending) await pending;
         this.td?.poll();
@@ -306,6 +313,16 @@ export class Machine {
     } finally {
       clearTimeout(alarm);
       this.#flush();
+    }
+  }
+
+  #guardedRound(): void {
+    try {
+      this.#round();
+    } catch (error) {
+      // This process touched private memory that is unmapped.
+      if (!(error instanceof Error) || error.name !== "HostMemoryFault") throw error;
+      this.#end({ exit: "fatal", reason: `QEMU is killed: ${error.message}` });
     }
   }
 
@@ -337,12 +354,15 @@ export class Machine {
   }
 }
 
-/** The guest's memory; an ordinary VM has its firmware as ROM, and the end of it below 1 MiB, as on a PC. */
-function addMemory(kvm: Kvm, map: MemoryMap, rom: Uint8Array | null): KvmRam[] {
-  const isPrivate = rom === null;
-  const ram = [kvm.addRam("pc.ram", map.below4g, { isPrivate })];
-  if (map.above4g.length > 0) ram.push(kvm.addRam("pc.ram above 4G", map.above4g, { isPrivate }));
-  const bios = kvm.addRam("pc.bios", map.firmware, { isPrivate, readonly: rom !== null });
+/**
+ * The guest's memory; an ordinary VM has its firmware, which is given for it, as ROM, and the end of it below 1 MiB, as
+ * on a PC.
+ */
+function addMemory(kvm: Kvm, map: MemoryMap, kind: PrivateMemoryKind | Uint8Array): KvmRam[] {
+  const [privateMemory, rom] = typeof kind === "string" ? [kind, null] : [null, kind];
+  const ram = [kvm.addRam("pc.ram", map.below4g, { privateMemory })];
+  if (map.above4g.length > 0) ram.push(kvm.addRam("pc.ram above 4G", map.above4g, { privateMemory }));
+  const bios = kvm.addRam("pc.bios", map.firmware, { privateMemory, readonly: rom !== null });
   if (rom === null) return [...ram, bios];
   // Devices do not reach ROM: it is not among the blocks returned.
   bios.memory.write(0, rom);

@@ -6,6 +6,7 @@ import { buildFirmware, programs as edk2 } from "@swtdx/edk2";
 import { buildImage, GRUB_FILE_GUID, programs as grub } from "@swtdx/grub";
 import { createGuest } from "@swtdx/guest";
 import { beforeAll, describe, expect, it } from "vitest";
+import type { PrivateMemoryKind } from "../src/accel/kvm.js";
 import { Machine } from "../src/machine.js";
 import { measureStatic } from "../src/measure.js";
 import { mrtd as oracleMrtd } from "../../../tools/mrtd-oracle.mjs";
@@ -14,6 +15,8 @@ import { powerOn } from "./support/platform.js";
 import { tdvfImage } from "./support/tdvf-image.js";
 
 const MIB = 2 ** 20;
+type OnSerial = (machine: Machine) => void;
+
 describe("measureStatic", () => {
   const measure = (bios: Uint8Array) => {
     const { kvm, trace } = powerOn();
@@ -42,8 +45,9 @@ describe("a TD with our own guest software", () => {
   const kernel = createGuest();
   const programs = new Map<string, GuestProgram>([...edk2, ...grub, ...kernel.programs]);
   const bios = buildFirmware({ applications: [{ guid: GRUB_FILE_GUID, image: buildImage() }] });
-  async function boot(smp: number) {
-    const platform = powerOn({ programs, lps: smp });
+  async function boot(smp: number, privateMemory: PrivateMemoryKind = "guest_memfd", onSerial?: OnSerial) {
+    const parameters = { tdx_unmap_user: privateMemory === "unmapped" };
+    const platform = powerOn({ programs, lps: smp, parameters });
     const { host } = platform;
     const random = new SeededRandom(new TextEncoder().encode("quotes"));
     const pki = createPki(random.fork("pki"));
@@ -61,10 +65,14 @@ describe("a TD with our own guest software", () => {
       bios,
       biosName: "edk2",
       memoryBytes: 256 * MIB,
+      privateMemory,
       smp,
       kernel: kernel.image,
       append: "console=ttyS0 report_data=c0ffee",
-      serial: (bytes) => (text += new TextDecoder().decode(bytes)),
+      serial(bytes) {
+        text += new TextDecoder().decode(bytes);
+        onSerial?.(machine);
+      },
       quoteGenerationService: async (message) => {
         const response = qgs.handle(message);
         quotes.push(response.slice(24));
@@ -115,6 +123,28 @@ describe("a TD with our own guest software", () => {
   it("runs the same twice", async () => {
     const second = await boot(1);
     expect([second.text, second.exits, second.quotes]).toEqual([first.text, first.exits, first.quotes]);
+  });
+  it("says the same with private memory that is unmapped from QEMU", async () => {
+    const { outcome, text, mrtd, keyIds, leaked } = await boot(1, "unmapped");
+    // Pages of 4 KiB take more of the guest's time.
+    const timeless = (lines: string) => lines.replaceAll(/^\[ *[\d.]+\]/gm, "");
+    expect([outcome, timeless(text), mrtd]).toEqual([first.outcome, timeless(first.text), first.mrtd]);
+    expect([keyIds, leaked]).toEqual([0, 0]);
+  });
+  it("ends with QEMU when a device reaches for unmapped memory", async () => {
+    let touched = false;
+    const { outcome, keyIds, leaked } = await boot(1, "unmapped", ({ board: { ports } }) => {
+      if (touched) return;
+      touched = true;
+      // A command of fw_cfg's DMA in the firmware's volume, which is the TD's.
+      ports.write(0x514, 4, 0);
+      ports.write(0x518, 4, 0x00f0ffff);
+    });
+    expect(outcome).toEqual({
+      exit: "fatal",
+      reason: expect.stringMatching(/^QEMU is killed: PROT_NONE at 0x7f/) as string,
+    });
+    expect([keyIds, leaked]).toEqual([0, 0]);
   });
   it("boots with two vCPUs", async () => {
     const { outcome, text } = await boot(2);

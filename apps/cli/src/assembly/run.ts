@@ -87,10 +87,14 @@ export async function runMachine(
     const eventLog = new EventLogReceiver();
     listeners.stage(flags.plain ? "build a VM" : "build a Trust Domain");
     machine = new Machine({
-      syscalls: openProcess(platform),
+      syscalls: openProcess(platform, {
+        tdx_huge_page: flags.hugePages,
+        tdx_unmap_user: flags.privateMemory === "unmapped",
+      }),
       bios: images.firmware,
       biosName: images.firmwareName,
       memoryBytes: flags.memory,
+      privateMemory: flags.privateMemory,
       smp: flags.smp,
       trace,
       serial(bytes) {

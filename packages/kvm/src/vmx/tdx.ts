@@ -40,10 +40,10 @@ import {
   type TdxSysInfo,
 } from "@swtdx/linux-host";
 import { fillCpuid } from "../x86/cpuid.js";
-import type { GuestMemfd } from "../guest-memfd.js";
-import { memfdIndex, type Memslot, sharedPage } from "../memslots.js";
+import { type Memslot, privateIndex, sharedPage } from "../memslots.js";
 import { reclaimPage, SecureEpt } from "../mmu/secure-ept.js";
 import { Ept, SHARED_EPT } from "../mmu/ept.js";
+import type { PrivateMemory } from "../private-memory.js";
 import { POSTED_INTR_VECTOR, type Vcpu } from "../vcpu.js";
 import type { Vm } from "../vm.js";
 import { type ApicMessage, type ApicTarget, DeliveryMode } from "../x86/apic-bus.js";
@@ -67,7 +67,7 @@ const KEY_ID_SHIFT = 46;
 const HUGE_PAGES = 512;
 /** The level that TDG.MEM.PAGE.ACCEPT asked for, in the extended exit qualification. */
 const acceptLevel = (extended: bigint): number => Number((extended >> 32n) & 7n);
-type PrivateSlot = Memslot & { memfd: GuestMemfd };
+type PrivateSlot = Memslot & { privateMemory: PrivateMemory };
 /** TDH.VP.ENTER's operands from register `first` on: all but RSP, and RBP with NO_RBP_MOD. */
 function copyGprs(from: Uint32Array, to: Uint32Array, first: number): void {
   for (let i = first * 2; i < Gpr.RSP * 2; i++) to[i] = from[i];
@@ -408,16 +408,15 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     const measure = (flags & KVM_TDX_MEASURE_MEMORY_REGION) !== 0;
     for (let i = 0; i < nr_pages; i++) {
       const gfn = gpa / PAGE_SIZE + i;
-      const page = this.#privatePage(gfn);
-      if (page === null) return -Errno.EINVAL;
+      const slot = this.#privateSlot(gfn);
+      if (slot === null) return -Errno.EINVAL;
       if (td.sept!.isMapped(gfn)) return -Errno.EEXIST;
-      const status = td.sept!.add(
-        gfn,
-        page,
-        source.page(source_addr - source.address + i * PAGE_SIZE),
-        measure,
-      );
+      // The source first: it may be the page's own place in user memory.
+      const from = source.page(source_addr - source.address + i * PAGE_SIZE);
+      const index = privateIndex(slot, gfn);
+      const status = td.sept!.add(gfn, slot.privateMemory.page(index), from, measure);
       if (status !== 0n) {
+        if (!td.sept!.isMapped(gfn)) slot.privateMemory.converted(index, 1);
         cmd.hw_error = status;
         return statusErrno(status);
       }
@@ -429,17 +428,11 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     return 0;
   }
 
-  /** The slot of a private guest frame, if it has a guest_memfd. */
+  /** The slot of a private guest frame, if it has private memory. */
   #privateSlot(gfn: number): PrivateSlot | null {
     const { vm } = this.td;
     const slot = vm.slots.find(gfn);
-    return slot?.memfd && vm.privateRanges.has(gfn) ? (slot as PrivateSlot) : null;
-  }
-
-  /** The guest_memfd page of a private guest frame, or null. */
-  #privatePage(gfn: number): Pfn | null {
-    const slot = this.#privateSlot(gfn);
-    return slot && slot.memfd.page(memfdIndex(slot, gfn));
+    return slot?.privateMemory && vm.privateRanges.has(gfn) ? (slot as PrivateSlot) : null;
   }
 
   /** Whether the 2 MiB around a guest frame may be mapped as one page. */
@@ -451,12 +444,12 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
     return (
       first >= slot.base &&
       first + HUGE_PAGES <= slot.base + slot.pages &&
-      memfdIndex(slot, first) % HUGE_PAGES === 0 &&
+      privateIndex(slot, first) % HUGE_PAGES === 0 &&
       !slot.inhibited.has(unit) &&
       // No mixed attributes; and what is mapped small stays so.
       vm.privateRanges.hasAll(first, first + HUGE_PAGES) &&
       !sept!.hasPageTable(gfn) &&
-      slot.memfd.isHuge(memfdIndex(slot, gfn))
+      slot.privateMemory.isHuge(privateIndex(slot, gfn))
     );
   }
 
@@ -603,7 +596,7 @@ class TdxVcpu implements VcpuBackend, TdvmcallVcpu {
       }
       return RunResult.CONTINUE;
     }
-    const page = slot.memfd.page(memfdIndex(slot, gfn));
+    const page = slot.privateMemory.page(privateIndex(slot, gfn));
     const huge = this.#isHugeAllowed(slot, gfn);
     const inUnit = huge ? gfn % HUGE_PAGES : 0;
     const level = huge ? PAGE_SIZE_LEVEL.PT_2MB : PAGE_SIZE_LEVEL.PT_4KB;

@@ -88,10 +88,13 @@ export class Td {
   readonly ram;
   readonly run: DataView;
   readonly #rest: number[] = [];
+  readonly #hasMemfd: boolean;
+  /** User space's side of the reset vector's pages. */
+  readonly #rom;
 
   constructor(
     readonly kvm: KvmProcess,
-    { vcpus = 1 } = {},
+    { vcpus = 1, memfd = true } = {},
   ) {
     const system = kvm.openKvm();
     this.#rest.push(system);
@@ -100,10 +103,11 @@ export class Td {
     this.enable(KvmCap.KVM_CAP_MAX_VCPUS, BigInt(vcpus));
     this.enable(KvmCap.KVM_CAP_EXIT_HYPERCALL, 1n << 12n);
     this.tdx({ id: KvmTdxCmdId.KVM_TDX_INIT_VM, data: this.parameters() });
+    this.#hasMemfd = memfd;
     this.ram = kvm.mmap(RAM_SIZE);
     this.memfd = this.#slot(0, 0, this.ram);
-    const shadow = kvm.mmap(4 * PAGE);
-    this.#rest.push(this.#slot(1, ROM_BASE, shadow));
+    this.#rom = kvm.mmap(4 * PAGE);
+    this.#rest.push(this.#slot(1, ROM_BASE, this.#rom));
     for (let i = 0; i < vcpus; i++) {
       const fd = this.#ok(this.vm, "KVM_CREATE_VCPU", i);
       this.tdx({ id: KvmTdxCmdId.KVM_TDX_INIT_VCPU, data: 0n }, fd);
@@ -148,10 +152,12 @@ export class Td {
 
   #slot(slot: number, gpa: number, mapping: { address: number; length: number }): number {
     const size = mapping.length;
-    const guest_memfd = this.#ok(this.vm, "KVM_CREATE_GUEST_MEMFD", { size, flags: 0n });
+    const guest_memfd = this.#hasMemfd
+      ? this.#ok(this.vm, "KVM_CREATE_GUEST_MEMFD", { size, flags: 0n })
+      : -1;
     this.#ok(this.vm, "KVM_SET_USER_MEMORY_REGION2", {
       slot,
-      flags: KVM_MEM_GUEST_MEMFD,
+      flags: this.#hasMemfd ? KVM_MEM_GUEST_MEMFD : 0,
       guest_phys_addr: gpa,
       memory_size: size,
       userspace_addr: mapping.address,
@@ -229,13 +235,14 @@ export class Td {
     const [gpa, pages, attributes] = [0, 1, 2].map((i) => Number(this.last.getBigUint64(40 + 8 * i, true)));
     const isPrivate = (attributes & 16) !== 0;
     this.setPrivate(gpa, pages * PAGE, isPrivate);
-    if (!isPrivate) this.kvm.punchHole(this.memfd, gpa, pages * PAGE);
+    if (!isPrivate && this.#hasMemfd) this.kvm.punchHole(this.memfd, gpa, pages * PAGE);
     this.last.setBigUint64(88, 0n, true);
   }
 
   close(): void {
     for (const fd of [...this.vcpus, this.memfd, ...this.#rest, this.vm]) this.kvm.close(fd);
     this.kvm.munmap(this.ram);
+    this.kvm.munmap(this.#rom);
   }
 }
 

@@ -10,13 +10,15 @@ import type { PageAllocator } from "./page-allocator.js";
 export class OutOfHostMemory extends Error {
   override readonly name = "OutOfHostMemory";
 }
-/** Host software touched memory that it may not, and was killed for it (SIGBUS on a machine check). */
+/** Host software touched memory that it may not, and was killed for it (SIGBUS on a machine check, SIGSEGV). */
 export class HostMemoryFault extends Error {
   override readonly name = "HostMemoryFault";
 }
 
 export class UserMapping {
   readonly #pages: (Pfn | undefined)[];
+  /** Indexes of pages that only the kernel may touch. */
+  readonly #unmapped = new Set<number>();
 
   constructor(
     /** User address in bytes. */
@@ -31,14 +33,38 @@ export class UserMapping {
     this.#pages = new Array<Pfn | undefined>(length / PAGE_SIZE);
   }
 
-  /** The page frame behind `offset`, made present and zero if need be. @throws OutOfHostMemory */
+  /** The page frame behind `offset`, made present and zero if need be. @throws OutOfHostMemory, HostMemoryFault */
   page(offset: number): Pfn {
-    const index = Math.floor(offset / PAGE_SIZE);
+    const index = this.#accessible(offset);
     return this.#pages[index] ?? this.#populate(index);
   }
-  /** The page frame, or null when nothing was ever there. */
+  /** The page frame, or null when nothing was ever there. @throws HostMemoryFault */
   present(offset: number): Pfn | null {
-    return this.#pages[Math.floor(offset / PAGE_SIZE)] ?? null;
+    return this.#pages[this.#accessible(offset)] ?? null;
+  }
+  #accessible(offset: number): number {
+    const index = Math.floor(offset / PAGE_SIZE);
+    if (this.#unmapped.size > 0 && this.#unmapped.has(index))
+      throw new HostMemoryFault(`PROT_NONE at 0x${(this.address + offset).toString(16)}`);
+    return index;
+  }
+
+  /**
+   * Takes the page at `offset` away from user space, which keeps the mapping: PROT_NONE, with the frame in place. What
+   * user space does there faults until `remap`; other guests that map the page let go of it.
+   * @returns the frame @throws OutOfHostMemory, HostMemoryFault when it is withdrawn already
+   */
+  unmap(offset: number): Pfn {
+    const index = this.#accessible(offset);
+    if (this.#pages[index] !== undefined) this.unmapping(this, index * PAGE_SIZE, PAGE_SIZE);
+    const page = this.#pages[index] ?? this.#populate(index);
+    this.#unmapped.add(index);
+    return page;
+  }
+  /** Gives whole pages back to user space. */
+  remap(offset: number, length: number): void {
+    const end = (offset + length) / PAGE_SIZE;
+    for (let index = offset / PAGE_SIZE; index < end; index++) this.#unmapped.delete(index);
   }
 
   #populate(index: number): Pfn {
@@ -90,9 +116,12 @@ export class UserMapping {
 
   /** madvise(MADV_DONTNEED): whole pages in the range go back to the host and read as zeros. */
   discard(offset: number, length: number): void {
-    this.unmapping(this, offset, length);
+    const first = Math.ceil(offset / PAGE_SIZE);
     const end = Math.floor((offset + length) / PAGE_SIZE);
-    for (let index = Math.ceil(offset / PAGE_SIZE); index < end; index++) {
+    if (first >= end) return;
+    this.unmapping(this, first * PAGE_SIZE, (end - first) * PAGE_SIZE);
+    for (let index = first; index < end; index++) {
+      this.#unmapped.delete(index);
       const page = this.#pages[index];
       if (page === undefined) continue;
       this.#pages[index] = undefined;

@@ -27,10 +27,15 @@ import type { RamBlock } from "../memory/guest-memory.js";
 import type { GpaRange } from "../memory/memory-map.js";
 import type { Mapping, Syscalls } from "./syscalls.js";
 
-/** RAM of the guest: shared pages in `memory`, private ones in a guest_memfd. */
+/** Where a TD's private pages are: in a guest_memfd, or in `memory`, where KVM unmaps them (tdx_unmap_user). */
+export type PrivateMemoryKind = "guest_memfd" | "unmapped";
+
+/** RAM of the guest: shared pages in `memory`. */
 export interface KvmRam extends RamBlock {
   readonly memory: Mapping;
-  /** File descriptor, or null for an ordinary VM. */
+  /** Null for an ordinary VM. */
+  readonly privateMemory: PrivateMemoryKind | null;
+  /** File descriptor, or null. */
   readonly guestMemfd: number | null;
 }
 
@@ -203,14 +208,20 @@ export class Kvm {
     this.#check("KVM_SET_REGS", this.sys.ioctl(vcpu.fd, KvmIoctl.KVM_SET_REGS, regs));
   }
 
-  /** Gives the guest RAM: a user mapping, and a guest_memfd for the private pages if `isPrivate`. */
-  addRam(name: string, range: GpaRange, kind: { isPrivate: boolean; readonly?: boolean }): KvmRam {
+  /** Gives the guest RAM: a user mapping, and a guest_memfd where private pages are to be in one. */
+  addRam(
+    name: string,
+    range: GpaRange,
+    kind: { privateMemory: PrivateMemoryKind | null; readonly?: boolean },
+  ): KvmRam {
+    const { privateMemory } = kind;
     const memory = this.sys.mmap(range.length);
-    const guestMemfd = kind.isPrivate
-      ? this.vmIoctl("KVM_CREATE_GUEST_MEMFD", { size: range.length, flags: 0n })
-      : null;
+    const guestMemfd =
+      privateMemory === "guest_memfd"
+        ? this.vmIoctl("KVM_CREATE_GUEST_MEMFD", { size: range.length, flags: 0n })
+        : null;
     if (guestMemfd !== null) this.#fds.push(guestMemfd);
-    const ram = { name, ...range, memory, guestMemfd };
+    const ram = { name, ...range, memory, privateMemory, guestMemfd };
     this.ram.push(ram);
     this.vmIoctl("KVM_SET_USER_MEMORY_REGION2", {
       slot: this.ram.length - 1,
@@ -221,8 +232,8 @@ export class Kvm {
       guest_memfd_offset: 0,
       guest_memfd: guestMemfd ?? 0,
     });
-    // As QEMU does: RAM that has a guest_memfd is private until the guest converts it.
-    if (kind.isPrivate) this.setPrivate(range, true);
+    // As QEMU does: a TD's RAM is private until the guest converts it.
+    if (privateMemory !== null) this.setPrivate(range, true);
     return ram;
   }
 
@@ -241,10 +252,12 @@ export class Kvm {
     const block = this.ram.find((one) => gpa < one.address + one.length && gpa + length > one.address);
     // Firmware maps MMIO ranges shared to be sure that they are: nothing to do.
     if (!block) return toPrivate ? Errno.EINVAL : 0;
-    const fd = block.guestMemfd;
-    if (fd === null || gpa < block.address || gpa + length > block.address + block.length)
+    if (block.privateMemory === null || gpa < block.address || gpa + length > block.address + block.length)
       return Errno.EINVAL;
     this.setPrivate({ address: gpa, length }, toPrivate);
+    const fd = block.guestMemfd;
+    // Unmapped memory has one side.
+    if (fd === null) return 0;
     if (toPrivate) block.memory.discard(gpa - block.address, length);
     else this.#check("fallocate", this.sys.punchHole(fd, gpa - block.address, length));
     return 0;

@@ -1,7 +1,10 @@
 /** Guest RAM as QEMU's process has it: the user mappings behind the memory slots, which in a TD hold its shared pages. */
 import type { GpaRange } from "./memory-map.js";
 
-/** A user mapping, as mmap gives it. Offsets and lengths are bytes. */
+/**
+ * A user mapping, as mmap gives it. Offsets and lengths are bytes. What the process may not touch throws an error by the
+ * name of HostMemoryFault: the signal that kills it.
+ */
 export interface UserMemory {
   read(offset: number, length: number): Uint8Array;
   write(offset: number, data: Uint8Array): void;

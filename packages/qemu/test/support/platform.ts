@@ -2,7 +2,7 @@
 import { type GuestProgram, Trace } from "@swtdx/abi";
 import { type ExecutionEngine, Processor, ProgramEngine } from "@swtdx/cpu";
 import { SeededRandom } from "@swtdx/crypto";
-import { KvmProcess } from "@swtdx/kvm";
+import { type KvmParameters, KvmProcess } from "@swtdx/kvm";
 import { LinuxHost } from "@swtdx/linux-host";
 import { Arena, MemoryController } from "@swtdx/mktme";
 import { buildModuleImage, buildSeamldrAcm, registerTdxFirmware } from "@swtdx/tdx-module";
@@ -21,6 +21,7 @@ export function powerOn({
   residentBytes = 256 * 2 ** 20,
   seed = "qemu",
   engines = [] as readonly ExecutionEngine[],
+  parameters = undefined as Partial<KvmParameters> | undefined,
 } = {}): Platform {
   const trace = new Trace();
   const random = new SeededRandom(new TextEncoder().encode(seed));
@@ -37,5 +38,5 @@ export function powerOn({
   registerTdxFirmware(processor, trace);
   const firmware = { buildSeamldr: buildSeamldrAcm, module: buildModuleImage() };
   const host = LinuxHost.boot({ processor, memoryBytes, trace, firmware });
-  return { host, kvm: new KvmProcess(host), trace, memory };
+  return { host, kvm: new KvmProcess(host, parameters), trace, memory };
 }
