@@ -1,7 +1,8 @@
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { EventLogReceiver, frame } from "../src/assembly/event-log.js";
+import { EventLogReceiver } from "../src/assembly/event-log.js";
+import { frame } from "../src/assembly/guest.js";
 
 const utf8 = (text: string): Uint8Array => new TextEncoder().encode(text);
 

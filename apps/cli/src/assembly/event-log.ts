@@ -3,20 +3,10 @@
  * port in a frame of bytes; /init of the initial RAM disks prints it on the console, where Linux has no other way.
  */
 import { gunzipSync } from "node:zlib";
+import { FRAME } from "./guest.js";
 
-/** Starts the frame: eight bytes, then the length, 32-bit little-endian, then the log. */
-const FRAME = new TextEncoder().encode("\0CCEL\0\0\x01");
 /** Around the log on a console: gzip'd, in base64. A kernel's message may stand between its lines. */
 const BLOCK = /^-----BEGIN CC EVENT LOG-----$(.*?)^-----END CC EVENT LOG-----$/gms;
-
-/** The log as the debug port takes it. */
-export function frame(log: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(FRAME.length + 4 + log.length);
-  bytes.set(FRAME);
-  new DataView(bytes.buffer).setUint32(FRAME.length, log.length, true);
-  bytes.set(log, FRAME.length + 4);
-  return bytes;
-}
 
 /** Takes the event log out of what comes through the debug port and the serial port. */
 export class EventLogReceiver {

@@ -8,10 +8,11 @@ import { buildFirmware, programs as firmwarePrograms } from "@swtdx/edk2";
 import { buildImage, GRUB_FILE_GUID, programs as grubPrograms } from "@swtdx/grub";
 import { createGuest, defaultInit, type Kernel } from "@swtdx/guest";
 import { UsageError } from "../errors.js";
-import { frame } from "./event-log.js";
 
 /** QEMU's debug console, to which firmware writes its log. */
 const DEBUG_PORT = 0x402;
+/** Starts the frame: eight bytes, then the length, 32-bit little-endian, then the log. */
+export const FRAME = new TextEncoder().encode("\0CCEL\0\0\x01");
 
 /** The firmware reserves far more than it fills; a log that cannot be read is sent whole. */
 function usedBytes(area: Uint8Array): number {
@@ -21,6 +22,15 @@ function usedBytes(area: Uint8Array): number {
     if (error instanceof EventLogError) return area.length;
     throw error;
   }
+}
+
+/** The log as the debug port takes it. */
+export function frame(log: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(FRAME.length + 4 + log.length);
+  bytes.set(FRAME);
+  new DataView(bytes.buffer).setUint32(FRAME.length, log.length, true);
+  bytes.set(log, FRAME.length + 4);
+  return bytes;
 }
 
 function* sendEventLog(kernel: Kernel): Guest<void> {
