@@ -47,7 +47,11 @@ trap 'rm -rf "$work"' EXIT
 # Files carry no time of today's.
 export SOURCE_DATE_EPOCH=1767225600 TZ=UTC MTOOLS_SKIP_CHECK=1
 for name in "${!part[@]}"; do cp "${part[$name]}" "$work/$name"; done
-[ -z "$unsigned" ] || sbattach --remove "$work/$unsigned" 2>/dev/null
+# An image may be signed several times, as Debian's shim is.
+if [ -n "$unsigned" ]; then
+  sbattach --remove "$work/$unsigned" 2>/dev/null
+  while sbattach --remove "$work/$unsigned" >/dev/null 2>&1; do :; done
+fi
 cat >"$work/grub.cfg" <<EOF
 echo "GRUB: loading Linux"
 linux /vmlinuz $append
