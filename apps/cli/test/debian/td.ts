@@ -26,7 +26,10 @@ export function checkTrustDomain({ suite, bios, reportData }: Case, booted: () =
     expect(says(lines, "Memory Encryption Features active: Intel TDX")).toBe(true);
     expect(says(lines, "init: in a Trust Domain")).toBe(true);
     expect(says(lines, "reboot: Power down")).toBe(true);
-    expect(lines.filter((line) => /FAILED|WARNING:|BUG:|Oops|unchecked MSR/.test(line))).toEqual([]);
+    // Linux 6.12 asks for the microcode's revision before it handles #VE other than of port I/O: so it is on hardware.
+    const asked = "unchecked MSR access error: WRMSR to 0x8b";
+    const complaint = /FAILED|WARNING:|BUG:|Oops|unchecked MSR/;
+    expect(lines.filter((line) => complaint.test(line) && !line.includes(asked))).toEqual([]);
     expect(summary.exit).toBe("poweroff");
   });
 
@@ -34,10 +37,11 @@ export function checkTrustDomain({ suite, bios, reportData }: Case, booted: () =
     const { summary, quote, lines } = booted();
     const verdict = await swtdx(["quote", "verify", quote]);
     expect(verdict.code, verdict.stdout + verdict.stderr).toBe(0);
+    // The TD's own report comes before the quoting enclave's.
     const fields = new Map(
-      (await json<ShownQuote[]>("quote", "show", quote)).flatMap((part) =>
-        part.fields.map(({ name, value }) => [name, value]),
-      ),
+      (await json<ShownQuote[]>("quote", "show", quote))
+        .flatMap((part) => part.fields.map(({ name, value }) => [name, value] as const))
+        .reverse(),
     );
     const padded = reportData.padEnd(128, "0");
     expect(lines).toContain(`init: report data ${padded}`);
