@@ -95,8 +95,8 @@ function judge(output: string): Verdict {
   if (outcome.startsWith("timeout")) return { verdict: "TIMEOUT", why: summary };
   if (status === undefined) return { verdict: "DIED", why: outcome };
   if (status === "1") return { verdict: "PASS", why: summary };
-  if (Number(status) >> 1 === 77) return { verdict: "SKIP", why: summary };
-  return { verdict: "FAIL", why: summary || `exit status ${Number(status) >> 1}` };
+  if (status === "77") return { verdict: "SKIP", why: summary };
+  return { verdict: "FAIL", why: summary || `exit status ${status}` };
 }
 
 function spawnOne(folder: string, name: string): Promise<string> {

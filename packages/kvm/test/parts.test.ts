@@ -2,6 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { PrivateRanges } from "../src/memory-attributes.js";
+import { reservedCr4 } from "../src/vmx/vmx-state.js";
 import { translate } from "../src/mmu/walk.js";
 import { DeliveryMode, icrMessage, msiMessage, recipients } from "../src/x86/apic-bus.js";
 import { maskCpuid } from "../src/x86/cpu-caps.js";
@@ -53,6 +54,40 @@ describe("the local APIC's timer", () => {
     };
     return { lapic, at };
   }
+
+  it("goes on when it becomes periodic, and stops when it becomes a deadline", () => {
+    const { lapic, at } = build();
+    lapic.write(0x83e, 0xbn);
+    lapic.write(0x832, 0x30n);
+    lapic.write(0x838, 100n);
+    at(2000);
+    lapic.write(0x832, 0x2_0030n);
+    expect(lapic.read(0x839)).toBe(50n);
+    expect(at(4000)).toEqual([0x30]);
+    expect(at(8000)).toEqual([0x30]);
+    lapic.write(0x832, 0x4_0030n);
+    expect([lapic.read(0x838), lapic.read(0x839)]).toEqual([0n, 0n]);
+    expect(at(100_000)).toEqual([]);
+  });
+
+  it("keeps the bits that its registers have; reserved ones of an x2APIC are refused", () => {
+    const { lapic } = build();
+    expect(lapic.write(0x835, 0xffff_ffffn)).toBe(true);
+    expect(lapic.read(0x835)).toBe(0x1_f7ffn);
+    // Disabled by software, all entries are masked.
+    lapic.write(0x835, 0x700n);
+    lapic.write(0x80f, 0xffn);
+    expect(lapic.read(0x835)).toBe(0x1_0700n);
+    for (const [msr, value] of [
+      [0x835, 1n << 32n],
+      [0x828, 1n],
+      [0x83f, 0x100n],
+      [0x830, 1n << 20n],
+      [0x82f, 0n],
+    ] as const)
+      expect(lapic.write(msr, value)).toBe(false);
+    expect(lapic.read(0x82f)).toBe(null);
+  });
 
   it("one shot: divided bus cycles, once", () => {
     const { lapic, at } = build();
@@ -280,6 +315,19 @@ describe("CPUID", () => {
     expect(kvmCpuid(entries, 3, 0).eax).toBe(0);
     expect(kvmCpuid(entries, 0x4000_0099, 1).eax).toBe(0);
     expect(kvmCpuid([], 1, 0).eax).toBe(0);
+  });
+});
+
+describe("CR4 of a guest", () => {
+  const entry = (leaf: number, ecx: number, ebx: number) => ({
+    ...{ function: leaf, index: 0, flags: 0, eax: 0, edx: 0 },
+    ...{ ebx, ecx },
+  });
+  it("has no bits of features that its CPUID does not offer", () => {
+    expect(reservedCr4([]) & 0x7ffn).toBe(0n);
+    const reserved = reservedCr4([entry(1, 1 << 17, 0), entry(7, 1 << 2, 1 << 20)]);
+    for (const bit of [11n, 17n, 21n]) expect((reserved >> bit) & 1n).toBe(0n);
+    for (const bit of [12n, 13n, 14n, 16n, 18n, 20n, 22n, 40n]) expect((reserved >> bit) & 1n).toBe(1n);
   });
 });
 

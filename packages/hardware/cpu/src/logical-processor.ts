@@ -198,9 +198,6 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
   apicWrite(index: number, value: bigint): boolean {
     return this.apic.write(index, value);
   }
-  linearBits(): number {
-    return (this.regs.get32(REG.CR4) & 0x1000) !== 0 ? 57 : 48;
-  }
   tmeActivated(value: bigint): void {
     this.unit.tmeActivated(value);
   }

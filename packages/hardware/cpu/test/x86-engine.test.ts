@@ -200,6 +200,61 @@ describe("32-bit code without paging", () => {
     expect(m.field(VMCS.GUEST_RIP)).toBe(0x1004n);
   });
 
+  test("the interrupt window opens after STI's shadow and by POPF, however short it is", () => {
+    const m = vm({});
+    // sti; nop; cli; push 202h; popf; cli; hlt
+    m.write(0x1000, [0xfb, 0x90, 0xfa, 0x68, 0x02, 0x02, 0, 0, 0x9d, 0xfa, 0xf4]);
+    m.lp.regs.setGpr(Gpr.RSP, 0x8000n);
+    ok(m.lp.vmwrite(VMCS.GUEST_RSP, 0x8000n));
+    const controls = m.field(VMCS.CPU_BASED_VM_EXEC_CONTROL);
+    const window = (on: boolean) =>
+      ok(
+        m.lp.vmwrite(
+          VMCS.CPU_BASED_VM_EXEC_CONTROL,
+          on ? controls | BigInt(PROC.INTERRUPT_WINDOW_EXITING) : controls,
+        ),
+      );
+    window(true);
+    expect(m.run()).toBe(ExitReason.INTERRUPT_WINDOW);
+    expect(m.field(VMCS.GUEST_RIP)).toBe(0x1002n);
+    ok(m.lp.vmwrite(VMCS.GUEST_RIP, 0x1003n));
+    ok(m.lp.vmwrite(VMCS.GUEST_RFLAGS, 2n));
+    expect(m.run()).toBe(ExitReason.INTERRUPT_WINDOW);
+    expect(m.field(VMCS.GUEST_RIP)).toBe(0x1009n);
+    window(false);
+    expect(m.run()).toBe(ExitReason.HLT);
+  });
+
+  test("the NMI window opens after MOV SS's shadow", () => {
+    const m = vm({});
+    // nop; mov ss, eax; nop; nop; hlt
+    m.write(0x1000, [0x90, 0x8e, 0xd0, 0x90, 0x90, 0xf4]);
+    m.lp.regs.setGpr(Gpr.RAX, m.field(VMCS.GUEST_SS_SELECTOR));
+    ok(m.lp.vmwrite(VMCS.PIN_BASED_VM_EXEC_CONTROL, m.field(VMCS.PIN_BASED_VM_EXEC_CONTROL) | 0x28n));
+    const controls = m.field(VMCS.CPU_BASED_VM_EXEC_CONTROL);
+    ok(m.lp.vmwrite(VMCS.CPU_BASED_VM_EXEC_CONTROL, controls | BigInt(PROC.NMI_WINDOW_EXITING)));
+    ok(m.lp.vmwrite(VMCS.GUEST_INTERRUPTIBILITY_INFO, 2n));
+    expect(m.run()).toBe(ExitReason.NMI_WINDOW);
+    expect(m.field(VMCS.GUEST_RIP)).toBe(0x1001n);
+  });
+
+  test("INVPCID of a PCID needs CR4.PCIDE", () => {
+    const m = vm({});
+    // invpcid eax, [3000h]; hlt
+    m.write(0x1000, [0x66, 0x0f, 0x38, 0x82, 0x05, 0x00, 0x30, 0, 0, 0xf4]);
+    m.write(0x3000, [1, ...new Uint8Array(15)]);
+    ok(m.lp.vmwrite(VMCS.EXCEPTION_BITMAP, (1n << 6n) | (1n << 13n)));
+    // Without its control it is undefined, whatever its operands are.
+    expect(m.run()).toBe(ExitReason.EXCEPTION_OR_NMI);
+    expect(m.field(VMCS.VM_EXIT_INTR_INFO)).toBe(0x80000306n);
+    const controls = m.field(VMCS.SECONDARY_VM_EXEC_CONTROL);
+    ok(m.lp.vmwrite(VMCS.SECONDARY_VM_EXEC_CONTROL, controls | BigInt(PROC2.ENABLE_INVPCID)));
+    expect(m.run()).toBe(ExitReason.EXCEPTION_OR_NMI);
+    expect(m.field(VMCS.VM_EXIT_INTR_INFO)).toBe(0x80000b0dn);
+    m.lp.regs.setGpr(Gpr.RAX, 2n);
+    expect(m.run()).toBe(ExitReason.HLT);
+  });
+
   test("exceptions exit by the bitmap, with what they interrupted", () => {
     const m = vm({});
     ok(m.lp.vmwrite(VMCS.EXCEPTION_BITMAP, (1n << 6n) | (1n << 3n)));

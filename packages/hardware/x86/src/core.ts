@@ -763,12 +763,14 @@ export class X86Core implements CodeUser {
         if (shadow !== 0 && (now & 3) === shadow && !this.shadowSet)
           this.set32(REG.INTERRUPTIBILITY, now & ~3);
         this.shadowSet = false;
-        if (single && !this.trapSuppressed) {
-          this.set32(REG.DR6, this.get32(REG.DR6) | 0x4000);
-          const stop = deliver(this, Vector.DB, -1, 3, 0);
-          if (stop >= 0) return stop;
-        }
-        this.trapSuppressed = false;
+        if (single && !this.trapSuppressed) this.trapPending = true;
+      }
+      this.trapSuppressed = false;
+      if (this.trapPending && status !== Status.STOP) {
+        this.trapPending = false;
+        this.set32(REG.DR6, this.get32(REG.DR6) | 0x4000);
+        const stop = deliver(this, Vector.DB, -1, 3, 0);
+        if (stop >= 0) return stop;
       }
       this.shadowSet = false;
       if (status === Status.STOP || this.stopRequested) {
@@ -781,6 +783,8 @@ export class X86Core implements CodeUser {
   shadowSet = false;
   /** The single-step trap after this instruction does not occur (POP SS, INT). */
   trapSuppressed = false;
+  /** A single-step trap follows the instruction just executed, though TF was clear before it (SYSRET). */
+  trapPending = false;
   /** A hook has completed its instruction and wants control. */
   stopRequested = false;
 

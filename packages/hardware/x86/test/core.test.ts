@@ -125,3 +125,48 @@ test("arbitrary bytes end in an outcome, never in an exception of ours", () => {
     { numRuns: 400 },
   );
 });
+
+test("CLAC and STAC need no CR4.SMAP, but CPL 0", () => {
+  const { core } = load(0x0f, 0x01, 0xcb, 0xf4); // STAC; HLT
+  core.run(10);
+  expect(core.get32(REG.RFLAGS) & 0x40000).toBe(0x40000);
+});
+
+test("bases of descriptor tables are 57 bits wide whatever CR4.LA57 is", () => {
+  const { core, base, environment } = load(0x0f, 0x01, 0x14, 0x25, 0x00, 0x20, 0, 0, 0xf4); // LGDT [2000h]; HLT
+  const wide = 0xffaa_aaaa_aaaa_aaaan;
+  core.dv.setBigUint64(base + 0x2002, wide, true);
+  core.run(10);
+  expect(core.get64(REG.GDTR_BASE)).toBe(wide);
+  core.dv.setBigUint64(base + 0x2002, 0xaaaa_aaaa_aaaa_aaaan, true);
+  core.environment.intercept = () => true;
+  environment.halted = false;
+  core.set64(REG.RIP, 0x1000n);
+  core.run(10);
+  expect([core.event.vector, core.get64(REG.GDTR_BASE)]).toEqual([Vector.GP, wide]);
+});
+
+test("on a 16-bit stack the upper half of ESP is kept and does not count", () => {
+  const { core, base } = load(0x50, 0x5b, 0x66, 0x50, 0xf4); // PUSH AX; POP BX; PUSH EAX; HLT
+  setMode(core, 16);
+  core.set64(0, 0x8765_4321n);
+  core.set64(32, 0x1234_8000n);
+  core.run(10);
+  expect(core.get64(32)).toBe(0x1234_7ffcn);
+  expect(core.get64(24) & 0xffffn).toBe(0x4321n);
+  expect(core.dv.getUint32(base + 0x7ffc, true)).toBe(0x8765_4321);
+});
+
+test("the single-step trap of SYSCALL and SYSRET is by TF as they leave it", () => {
+  // SYSCALL at 1000h; at 1100h NOP and SYSRET; NOPs where it goes.
+  const { core, base } = load(0x0f, 0x05, 0x90, 0x90);
+  core.u8.set([0x90, 0x48, 0x0f, 0x07], base + 0x1100);
+  core.set32(REG.EFER, 0x501);
+  core.set64(REG.LSTAR, 0x1100n);
+  core.set64(REG.STAR, (0x13n << 48n) | (8n << 32n));
+  core.set64(REG.FMASK, 0x100n);
+  core.set32(REG.RFLAGS, 0x102);
+  core.environment.intercept = () => true;
+  expect(core.run(100)).toBe(Stop.ENVIRONMENT);
+  expect([core.event.vector, core.get64(REG.RIP), core.cpl]).toEqual([Vector.DB, 0x1002n, 3]);
+});

@@ -39,6 +39,8 @@ const MSRS: ReadonlyMap<number, Msr> = new Map<number, Msr>([
   [0xc000_0080, { reset: 0xd01n, readOnly: true }], // EFER
   [0x4b56_4d05, { reset: 1n }], // KVM_POLL_CONTROL
 ]);
+const ALL_ONES = 0xffff_ffff_ffff_ffffn;
+const MC0_CTL_LEFT_OUT = (1n << 10n) | 1n;
 const values = new WeakMap<Vcpu, Map<number, bigint>>();
 
 const isLapic = (index: number): boolean =>
@@ -50,10 +52,17 @@ export function readPlainMsr(vcpu: Vcpu, index: number): bigint | null {
   return msr ? (values.get(vcpu)?.get(index) ?? msr.reset) : null;
 }
 
+/** Machine-check banks: all of CTL or nothing (firmware leaves out two bits); STATUS can only be cleared (set_msr_mce). */
+function bankTakes(index: number, value: bigint): boolean {
+  if (index < 0x400 || index >= 0x480) return true;
+  if ((index & 3) === 0) return value === 0n || (value | MC0_CTL_LEFT_OUT) === ALL_ONES;
+  return (index & 3) !== 1 || value === 0n;
+}
+
 /** @returns false: there is no such MSR, or it is read only */
 export function writePlainMsr(vcpu: Vcpu, index: number, value: bigint): boolean {
   const msr = MSRS.get(index);
-  if (!msr || msr.readOnly) return false;
+  if (!msr || msr.readOnly || !bankTakes(index, value)) return false;
   let own = values.get(vcpu);
   if (!own) values.set(vcpu, (own = new Map<number, bigint>()));
   own.set(index, value);

@@ -39,6 +39,9 @@ const UD = 6;
 const GP = 13;
 const MAX_INSTRUCTION = 15;
 const LOW32 = 0xffff_ffffn;
+const CR0_WP = 1n << 16n;
+const CR4_LA57 = 1n << 12n;
+const CR4_PCIDE = 1n << 17n;
 /** Exit qualification of EPT violations. */
 const EPT_WRITE = 2n;
 const EPT_FETCH = 4n;
@@ -200,22 +203,30 @@ function setCr0(vcpu: VmxVcpu, value: bigint): boolean {
   const paged = (readCr0(vmcs) & CR0_PG) !== 0n;
   const pages = (value & CR0_PG) !== 0n;
   const lme = (vmcs.get("GUEST_IA32_EFER") & EFER_LME) !== 0n;
+  if (!pages && paged && (vcpu.mode64 || (readCr4(vmcs) & CR4_PCIDE) !== 0n)) return false;
   if (pages && !paged && lme) {
     // Long mode needs PAE, and a code segment that is not already a 64-bit one.
     if ((readCr4(vmcs) & CR4_PAE) === 0n || (vmcs.get("GUEST_CS_AR_BYTES") & 0x2000n) !== 0n) return false;
     writeLongMode(vmcs, true);
   } else if (!pages && paged && lme) writeLongMode(vmcs, false);
+  const old = readCr0(vmcs);
   writeCr0(vmcs, value);
   if (pages !== paged) vcpu.loadPdptrs();
+  if (((value ^ old) & (CR0_PG | CR0_WP)) !== 0n) vcpu.flushGuest();
   return true;
 }
 
 function setCr4(vcpu: VmxVcpu, value: bigint): boolean {
   // No VMX and no SMX for guests.
-  if ((value & (CR4_VMXE | CR4_SMXE)) !== 0n) return false;
-  if (vcpu.longMode && (value & CR4_PAE) === 0n) return false;
+  if ((value & (CR4_VMXE | CR4_SMXE | vcpu.reservedCr4)) !== 0n) return false;
+  const changed = readCr4(vcpu.vmcs) ^ value;
+  if (vcpu.longMode && ((value & CR4_PAE) === 0n || (changed & CR4_LA57) !== 0n)) return false;
+  if ((value & changed & CR4_PCIDE) !== 0n) {
+    if (!vcpu.longMode || (vcpu.vmcs.get("GUEST_CR3") & 0xfffn) !== 0n) return false;
+  }
   writeCr4(vcpu.vmcs, value);
   vcpu.loadPdptrs();
+  vcpu.flushGuest();
   return true;
 }
 

@@ -2,9 +2,10 @@
  * The VMCS of an ordinary VM's vCPU: controls, host state, the guest's state after RESET, and that state as user space
  * sees and sets it. Source: Linux arch/x86/kvm/vmx/vmx.c (init_vmcs, vmx_vcpu_reset, setup_vmcs_config), x86.c (sregs).
  */
-import { Errno, type KvmRegs, type KvmSegment, type KvmSregs } from "@swtdx/abi";
+import { Errno, type KvmCpuidEntry2, type KvmRegs, type KvmSegment, type KvmSregs } from "@swtdx/abi";
 import { ENTRY, EXIT, Gpr, PIN, PROC, PROC2, REG, VMCS } from "@swtdx/cpu";
 import type { LogicalProcessor } from "@swtdx/linux-host";
+import { findCpuid } from "../x86/cpuid.js";
 import type { VmcsAccess } from "./vmcs.js";
 import type { VmxVcpu } from "./vmx.js";
 
@@ -43,9 +44,49 @@ function controls(lp: LogicalProcessor, msr: number, wanted: number): bigint {
 
 /** UMONITOR, UMWAIT and TPAUSE, for a guest whose CPUID has WAITPKG. */
 export function enableUserWait(vmcs: VmcsAccess, on: boolean): void {
-  const bit = BigInt(PROC2.ENABLE_USER_WAIT_PAUSE);
+  enableSecondary(vmcs, PROC2.ENABLE_USER_WAIT_PAUSE, on);
+}
+/** A secondary control that lets a guest have an instruction: without it, #UD. */
+export function enableSecondary(vmcs: VmcsAccess, control: number, on: boolean): void {
+  const bit = BigInt(control);
   const value = vmcs.get("SECONDARY_VM_EXEC_CONTROL") & ~bit;
   vmcs.set("SECONDARY_VM_EXEC_CONTROL", on ? value | bit : value);
+}
+
+/** Bits of CR4 that come with a CPUID feature: leaf, register, bit (__cr4_reserved_bits). */
+const CR4_FEATURES: readonly (readonly [
+  cr4: bigint,
+  leaf: number,
+  register: "ecx" | "edx" | "ebx",
+  bit: number,
+])[] = [
+  [1n << 11n, 7, "ecx", 2], // UMIP
+  [1n << 12n, 7, "ecx", 16], // LA57
+  [1n << 16n, 7, "ebx", 0], // FSGSBASE
+  [1n << 17n, 1, "ecx", 17], // PCIDE
+  [1n << 18n, 1, "ecx", 26], // OSXSAVE
+  [1n << 20n, 7, "ebx", 7], // SMEP
+  [1n << 21n, 7, "ebx", 20], // SMAP
+  [1n << 22n, 7, "ecx", 3], // PKE
+  [1n << 23n, 7, "ecx", 7], // CET
+  [1n << 24n, 7, "ecx", 31], // PKS
+];
+const CR4_ALWAYS = 0x7ffn;
+
+/** The bits of CR4 that a guest with this CPUID cannot set: it has neither VMX nor SMX. */
+export function reservedCr4(cpuid: readonly KvmCpuidEntry2[]): bigint {
+  let allowed = CR4_ALWAYS;
+  for (const [mask, leaf, register, bit] of CR4_FEATURES) {
+    const entry = findCpuid(cpuid, leaf, 0);
+    if (entry && ((entry[register] >>> bit) & 1) !== 0) allowed |= mask;
+  }
+  return ~allowed & ALL_ONES;
+}
+/** Writes that would set one of these exit. */
+export function interceptCr4(vmcs: VmcsAccess, reserved: bigint): void {
+  const seen = readCr4(vmcs);
+  vmcs.set("CR4_GUEST_HOST_MASK", CR4_VMXE | CR4_SMXE | reserved);
+  vmcs.set("CR4_READ_SHADOW", seen);
 }
 
 /** Controls and host state. Addresses in bytes. */
@@ -281,7 +322,8 @@ export function setSregs(vcpu: VmxVcpu, sregs: KvmSregs): number {
   if (paging && (sregs.cr0 & CR0_PE) === 0n) return -Errno.EINVAL;
   if (((sregs.efer & EFER_LME) !== 0n && paging) !== long) return -Errno.EINVAL;
   if (long && (sregs.cr4 & CR4_PAE) === 0n) return -Errno.EINVAL;
-  if ((sregs.cr4 & (CR4_VMXE | CR4_SMXE)) !== 0n || (sregs.efer & ~0xd01n) !== 0n) return -Errno.EINVAL;
+  if ((sregs.cr4 & (CR4_VMXE | CR4_SMXE | vcpu.reservedCr4)) !== 0n || (sregs.efer & ~0xd01n) !== 0n)
+    return -Errno.EINVAL;
   if (sregs.apic_base !== vcpu.apic.base && !vcpu.apic.setBase(sregs.apic_base)) return -Errno.EINVAL;
   SEGMENTS.forEach((name, i) => setSegment(vmcs, i, sregs[name]));
   vmcs.set("GUEST_GDTR_BASE", sregs.gdt_base);

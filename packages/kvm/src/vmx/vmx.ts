@@ -3,7 +3,7 @@
  * Source: Linux arch/x86/kvm/vmx/vmx.c (vmx_vcpu_run, vmx_inject_irq, vmx_complete_interrupts), x86.c (inject_pending_event).
  */
 import { Errno, type HpaAndKeyId, KvmExit, PAGE_SIZE, type Pfn } from "@swtdx/abi";
-import { Gpr, PROC, REG, VMCS } from "@swtdx/cpu";
+import { Gpr, PROC, PROC2, REG, VMCS } from "@swtdx/cpu";
 import type { LogicalProcessor } from "@swtdx/linux-host";
 import { sharedPage } from "../memslots.js";
 import { Ept, VMX_EPT } from "../mmu/ept.js";
@@ -23,10 +23,13 @@ import {
   CR0_PG,
   CR4_PAE,
   EFER_LMA,
+  enableSecondary,
   enableUserWait,
   getRegs,
   getSregs,
+  interceptCr4,
   readCr4,
+  reservedCr4,
   resetGuest,
   setRegs,
   setSregs,
@@ -38,6 +41,7 @@ const EPT_LEVELS = 4;
 /** TSC_MULTIPLIER: 48 fraction bits. */
 const MULTIPLIER_SHIFT = 48n;
 const INVEPT_SINGLE = 1;
+const INVVPID_SINGLE = 1;
 const CS = 1;
 
 /** VM-entry and IDT-vectoring interruption information. */
@@ -263,12 +267,20 @@ export class VmxVcpu implements VcpuBackend, GuestState {
     this.vmcs.set("GUEST_RIP", 0n);
   }
 
+  /** Bits of CR4 that the guest's CPUID does not offer. */
+  reservedCr4 = 0n;
   /** The guest's CPUID has WAITPKG. */
   hasUserWait = false;
   afterSetCpuid(): void {
     const entry = findCpuid(this.vcpu.cpuid, 7, 0);
     this.hasUserWait = entry !== null && (entry.ecx & CPUID_WAITPKG) !== 0;
     enableUserWait(this.vmcs, this.hasUserWait);
+    const has = (leaf: number, register: "ebx" | "ecx" | "edx", bit: number): boolean =>
+      (((findCpuid(this.vcpu.cpuid, leaf, 0)?.[register] ?? 0) >>> bit) & 1) !== 0;
+    enableSecondary(this.vmcs, PROC2.ENABLE_INVPCID, has(7, "ebx", 10));
+    enableSecondary(this.vmcs, PROC2.ENABLE_RDTSCP, has(0x8000_0001, "edx", 27) || has(7, "ecx", 22));
+    this.reservedCr4 = reservedCr4(this.vcpu.cpuid);
+    interceptCr4(this.vmcs, this.reservedCr4);
   }
   hasInterrupt(): boolean {
     if (this.#nmiPending) return true;
@@ -447,6 +459,11 @@ export class VmxVcpu implements VcpuBackend, GuestState {
       done += part.length;
     }
     return done;
+  }
+
+  /** Drops the guest's linear mappings, as a change of paging by the guest itself would. */
+  flushGuest(): void {
+    this.lp.invvpid(INVVPID_SINGLE, this.#vpid, 0n);
   }
 
   /** PAE paging without long mode: the four PDPTEs are in the VMCS. */

@@ -34,6 +34,8 @@ function sendIpi(vcpu: Vcpu, bitmap: bigint, first: number, icr: number): number
   let count = 0;
   for (let i = 0; i < 128; i++) {
     if (((bitmap >> BigInt(i)) & 1n) === 0n) continue;
+    // Beyond the highest ID there is nobody, and no broadcast.
+    if (!vcpu.vm.vcpu(first + i)) continue;
     const message = { ...icrMessage(icr, first + i), logical: false, shorthand: 0 };
     count += vcpu.vm.sendMessage(message, -1);
   }

@@ -13,7 +13,6 @@ const REG = {
   LDR: 0x0d,
   SVR: 0x0f,
   ESR: 0x28,
-  LVT_CMCI: 0x2f,
   ICR: 0x30,
   LVT_TIMER: 0x32,
   LVT_THERMAL: 0x33,
@@ -32,6 +31,18 @@ const LVT_MASKED = 1 << 16;
 const TIMER_MODE_SHIFT = 17;
 const TimerMode = { ONE_SHOT: 0, PERIODIC: 1, TSC_DEADLINE: 2 } as const;
 const SVR_ENABLED = 1 << 8;
+const SVR_MASK = 0x3ff;
+/** Reserved bits of the low half of an x2APIC's ICR, which must be zero. */
+const ICR_RESERVED = 0xfff3_2000;
+/** Bits that the entries of the local vector table have (apic_lvt_mask); there is none for CMCI. */
+const LVT_MASK: ReadonlyMap<number, number> = new Map([
+  [REG.LVT_TIMER, 0x7_10ff],
+  [REG.LVT_THERMAL, 0x1_17ff],
+  [REG.LVT_PERF, 0x1_17ff],
+  [REG.LVT_LINT0, 0x1_f7ff],
+  [REG.LVT_LINT1, 0x1_f7ff],
+  [REG.LVT_ERROR, 0x1_10ff],
+]);
 export const IA32_TSC_DEADLINE = 0x6e0;
 
 export interface LapicHost {
@@ -66,7 +77,6 @@ export class Lapic {
     this.#regs[REG.LDR] = ((id >>> 4) << 16) | (1 << (id & 15));
     this.#regs[REG.SVR] = 0xff;
     for (const lvt of [
-      REG.LVT_CMCI,
       REG.LVT_TIMER,
       REG.LVT_THERMAL,
       REG.LVT_PERF,
@@ -116,7 +126,6 @@ export class Lapic {
       case REG.LDR:
       case REG.SVR:
       case REG.ESR:
-      case REG.LVT_CMCI:
       case REG.LVT_TIMER:
       case REG.LVT_THERMAL:
       case REG.LVT_PERF:
@@ -131,12 +140,17 @@ export class Lapic {
     }
   }
 
+  /** What an entry of the local vector table becomes: all are masked while the APIC is disabled by software. */
+  #lvt(reg: number, value: number): number {
+    return (value & LVT_MASK.get(reg)!) | (this.enabled ? 0 : LVT_MASKED);
+  }
+
   #currentCount(): number {
     if (this.deadline === Infinity || this.#mode === TimerMode.TSC_DEADLINE) return 0;
     return Math.max(0, Math.floor((this.deadline - this.host.now()) / (this.#divisor * this.busCycle())));
   }
 
-  /** WRMSR. @returns false: there is no such register, or not for writing */
+  /** WRMSR. @returns false: there is no such register, not for writing, or not with this value */
   write(msr: number, value: bigint): boolean {
     if (msr === IA32_TSC_DEADLINE) {
       if (this.#mode === TimerMode.TSC_DEADLINE) this.#armTscDeadline(value);
@@ -144,10 +158,18 @@ export class Lapic {
     }
     const reg = msr - 0x800;
     const low = Number(value & 0xffff_ffffn);
+    if (reg === REG.ICR ? (low & ICR_RESERVED) !== 0 : value > 0xffff_ffffn) return false;
+    if (reg === REG.ESR && low !== 0) return false;
+    if (reg === REG.SELF_IPI && low > 0xff) return false;
+    return this.writeRegister(reg, low, Number(value >> 32n));
+  }
+
+  /** A write to a register (by its offset from MSR 0x800), by whatever way. @param high of the ICR */
+  writeRegister(reg: number, low: number, high = 0): boolean {
     switch (reg) {
       case REG.ICR:
         this.#regs[REG.ICR] = low;
-        this.#icrHigh = Number(value >> 32n);
+        this.#icrHigh = high;
         this.host.send(icrMessage(low, this.#icrHigh));
         return true;
       case REG.SELF_IPI:
@@ -155,8 +177,15 @@ export class Lapic {
         return true;
       case REG.LVT_TIMER: {
         const mode = this.#mode;
-        this.#regs[reg] = low;
-        if (this.#mode !== mode) this.deadline = Infinity;
+        this.#regs[reg] = this.#lvt(reg, low);
+        // A count goes on in the other mode, except into and out of deadlines.
+        if (
+          this.#mode !== mode &&
+          (mode === TimerMode.TSC_DEADLINE || this.#mode === TimerMode.TSC_DEADLINE)
+        ) {
+          this.#regs[REG.TMICT] = 0;
+          this.deadline = Infinity;
+        }
         return true;
       }
       case REG.TMICT:
@@ -172,13 +201,15 @@ export class Lapic {
         this.#changeDivisor(low);
         return true;
       case REG.SVR:
-      case REG.LVT_CMCI:
+        this.#regs[reg] = low & SVR_MASK;
+        if (!this.enabled) for (const lvt of LVT_MASK.keys()) this.#regs[lvt] |= LVT_MASKED;
+        return true;
       case REG.LVT_THERMAL:
       case REG.LVT_PERF:
       case REG.LVT_LINT0:
       case REG.LVT_LINT1:
       case REG.LVT_ERROR:
-        this.#regs[reg] = low;
+        this.#regs[reg] = this.#lvt(reg, low);
         return true;
       default:
         return false;

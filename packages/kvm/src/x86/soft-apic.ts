@@ -22,6 +22,7 @@ const REG = {
   DFR: 0x0e,
   ICR: 0x30,
   ICR2: 0x31,
+  SELF_IPI: 0x3f,
 } as const;
 const BITS = { ISR: 0x10, TMR: 0x18, IRR: 0x20 } as const;
 /** Of KVM_GET_LAPIC. */
@@ -98,7 +99,9 @@ export class SoftApic implements ApicTarget {
   writeMsr(msr: number, value: bigint): boolean {
     if (msr === IA32_TSC_DEADLINE) return this.lapic.write(msr, value);
     if (!this.x2apic) return false;
-    return this.#writeCommon(msr - X2APIC_MSR, Number(value & 0xffff_ffffn)) || this.lapic.write(msr, value);
+    const reg = msr - X2APIC_MSR;
+    if ((reg === REG.TPR || reg === REG.EOI) && value > 0xffff_ffffn) return false;
+    return this.#writeCommon(reg, Number(value & 0xffff_ffffn)) || this.lapic.write(msr, value);
   }
 
   /** A load of 4 bytes from the APIC's page. */
@@ -116,9 +119,9 @@ export class SoftApic implements ApicTarget {
     if (reg === REG.LDR) this.#ldr = (value & 0xff00_0000) >>> 0;
     else if (reg === REG.DFR) this.#dfr = (value | 0x0fff_ffff) >>> 0;
     else if (reg === REG.ICR2) this.#icr2 = (value & 0xff00_0000) >>> 0;
-    else if (reg === REG.ICR)
-      this.lapic.write(X2APIC_MSR + reg, BigInt(value >>> 0) | (BigInt(this.#icr2 >>> 24) << 32n));
-    else if (!this.#writeCommon(reg, value)) this.lapic.write(X2APIC_MSR + reg, BigInt(value >>> 0));
+    else if (reg === REG.ICR) this.lapic.writeRegister(reg, value >>> 0, this.#icr2 >>> 24);
+    else if (reg !== REG.SELF_IPI && !this.#writeCommon(reg, value))
+      this.lapic.writeRegister(reg, value >>> 0);
   }
 
   #readCommon(reg: number): bigint | null {
@@ -166,7 +169,7 @@ export class SoftApic implements ApicTarget {
     this.#ldr = get(REG.LDR);
     this.#dfr = get(REG.DFR);
     // SVR, LVTs and timer; not the ICR, whose write sends.
-    for (const reg of [0x0f, 0x2f, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x3e, 0x38])
-      this.lapic.write(X2APIC_MSR + reg, BigInt(get(reg)));
+    for (const reg of [0x0f, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x3e, 0x38])
+      this.lapic.writeRegister(reg, get(reg));
   }
 }

@@ -275,23 +275,24 @@ export class Kvm {
     return result > 0;
   }
 
-  /** KVM_SET_GSI_ROUTING: the I/O APIC's inputs as the messages they send, but for masked ones. */
+  readonly #routes = new Map<number, MsiMessage>();
+  /**
+   * KVM_SET_GSI_ROUTING: the I/O APIC's inputs as the messages they send. A masked one keeps its route: the end of an
+   * interrupt that came before it was masked is still to be told (QEMU, ioapic_update_kvm_routes).
+   */
   setGsiRouting(messages: readonly (MsiMessage & { readonly masked: boolean })[]): void {
-    const entries = messages.flatMap(({ address, data, masked }, gsi) =>
-      masked
-        ? []
-        : [
-            {
-              gsi,
-              type: KVM_IRQ_ROUTING_MSI,
-              flags: 0,
-              address_lo: address % 2 ** 32,
-              address_hi: Math.floor(address / 2 ** 32),
-              data,
-              devid: 0,
-            },
-          ],
-    );
+    messages.forEach((message, gsi) => {
+      if (!message.masked) this.#routes.set(gsi, message);
+    });
+    const entries = [...this.#routes].map(([gsi, { address, data }]) => ({
+      gsi,
+      type: KVM_IRQ_ROUTING_MSI,
+      flags: 0,
+      address_lo: address % 2 ** 32,
+      address_hi: Math.floor(address / 2 ** 32),
+      data,
+      devid: 0,
+    }));
     this.vmIoctl("KVM_SET_GSI_ROUTING", { nr: entries.length, flags: 0, entries });
   }
 

@@ -143,6 +143,9 @@ const flat = (selector: number, type: number): KvmSegment => ({
   avl: 0,
   unusable: 0,
 });
+const CR0_PE = 1n;
+/** CD and NW. */
+const CR0_CACHES_OFF = 0x6000_0000n;
 const CODE = 11;
 const DATA = 3;
 
@@ -168,7 +171,8 @@ export function multibootState(
       fs: data,
       gs: data,
       ss: data,
-      cr0: reset.sregs.cr0 | 1n,
+      // Firmware has switched the caches on.
+      cr0: (reset.sregs.cr0 & ~CR0_CACHES_OFF) | CR0_PE,
     },
   };
 }

@@ -16,6 +16,8 @@ const MAX_LPS = 30;
 export interface X86EngineOptions {
   /** Room for decoded instructions of each logical processor, in bytes; default 32 MiB. */
   readonly codeBytes?: number;
+  /** Called before every instruction: the registers are complete and may be changed. Slow: for tools that trace. */
+  readonly observe?: (guest: GuestContext) => void;
   /** Instructions that raise #UD because CPUID does not offer them, by the names of the opcode tables. */
   readonly absent?: ReadonlySet<string>;
 }
@@ -66,6 +68,7 @@ export class X86Engine implements ExecutionEngine {
   run(guest: GuestContext, injected: boolean): "exit" | "handover" {
     if (guest.exited) return "exit";
     const { core, environment } = this.#unit(guest);
+    const { observe } = this.options;
     environment.begin(core);
     if (injected && guest.deliver() === Step.EXIT) return "exit";
     for (;;) {
@@ -78,7 +81,8 @@ export class X86Engine implements ExecutionEngine {
           continue;
         }
       }
-      core.run(Math.min(guest.budget(), SLICE));
+      observe?.(guest);
+      core.run(observe ? 1 : Math.min(guest.budget(), SLICE));
       environment.sync(core);
       if (guest.exited) return "exit";
       if (environment.handover) {

@@ -251,8 +251,8 @@ export class GuestEnvironment implements X86Environment {
   /** The descriptor: PCID and 52 bits that must be zero, then the linear address. */
   #invpcid(core: X86Core, g: GuestContext, length: number): Step {
     const type = g.regs.gpr(core.operandRegister);
-    if (core.value > 0xfffn) return g.raise(GP, 0);
-    return g.invpcid(type > 3n ? 4 : Number(type), Number(core.value), core.operand, length);
+    const pcid = core.value > 0xfffn ? 0x1000 : Number(core.value);
+    return g.invpcid(type > 3n ? 4 : Number(type), pcid, core.operand, length);
   }
 
   extendedState(core: X86Core, name: "xsaves" | "xrstors"): number {
@@ -352,12 +352,15 @@ export class GuestEnvironment implements X86Environment {
     this.handover = true;
     return true;
   }
+  #unshadowed(): boolean {
+    return (this.g.regs.get32(REG.INTERRUPTIBILITY) & 3) === 0;
+  }
   poll(core: X86Core, open: boolean): number {
     const { g } = this;
     this.sync(core);
     if (g.exited) return Poll.STOP;
     const { attention } = g;
-    if (!attention && !(open && g.windowAwaited)) return Poll.NONE;
+    if (!attention && !(open && g.windowAwaited) && !(g.nmiAwaited && this.#unshadowed())) return Poll.NONE;
     g.setPrivilege(core.cpl, core.code64);
     const step = g.poll();
     if (step === Step.EXIT) return Poll.STOP;

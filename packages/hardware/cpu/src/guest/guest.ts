@@ -7,7 +7,7 @@ import { Gpr, REG, type RegisterFile, Vector } from "@swtdx/x86";
 import type { RandomSource } from "../interface/processor.js";
 import type { Cpuid } from "../interface/seam.js";
 import { Step, type GuestContext } from "../interface/engine.js";
-import { isCanonical, type MsrFile } from "../msr/msr-file.js";
+import { isCanonical, LINEAR_BITS, type MsrFile } from "../msr/msr-file.js";
 import { EXIT, ExitReason, PIN, PROC, PROC2, PROC3 } from "../vmx/controls.js";
 import type { CheckContext } from "../vmx/entry-checks.js";
 import { VMCS } from "../vmx/fields.js";
@@ -31,6 +31,7 @@ export interface GuestServices extends GuestHost {
 }
 
 const LOW32 = 0xffffffffn;
+const CR4_PCIDE = 0x20000;
 /** Ticks of a PAUSE outside a PAUSE loop's exit: as since Skylake. */
 const PAUSE_TICKS = 140;
 const IA32_UMWAIT_CONTROL = 0xe1;
@@ -221,7 +222,13 @@ export class Guest extends GuestControlRegisters implements GuestContext {
     if ((this.proc2 & PROC2.ENABLE_INVPCID) === 0) return this.raise(Vector.UD);
     if (!this.privileged()) return this.raise(Vector.GP, 0);
     if ((this.proc & PROC.INVLPG_EXITING) !== 0) return this.exit(ExitReason.INVPCID, 0, length);
-    if (type > 3 || pcid > 0xfff || (type === 0 && !isCanonical(gla, this.linearBits())))
+    const pcide = (this.regs.get32(REG.CR4) & CR4_PCIDE) !== 0;
+    if (
+      type > 3 ||
+      pcid > 0xfff ||
+      (type < 2 && pcid !== 0 && !pcide) ||
+      (type === 0 && !isCanonical(gla, LINEAR_BITS))
+    )
       return this.raise(Vector.GP, 0);
     const low = Number(gla & LOW32);
     const high = Number((gla >> 32n) & LOW32);
@@ -232,10 +239,6 @@ export class Guest extends GuestControlRegisters implements GuestContext {
     this.flushed(-1, -1);
     return Step.DONE;
   }
-  linearBits(): number {
-    return (this.regs.get32(REG.CR4) & 0x1000) !== 0 ? 57 : 48;
-  }
-
   /** The guest's TSC: scaled and offset. SDM section 26.5.3. */
   guestTsc(): bigint {
     let tsc = this.services.tscNow();

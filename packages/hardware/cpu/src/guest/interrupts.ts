@@ -157,6 +157,7 @@ export abstract class GuestInterrupts extends GuestEvents {
   }
 
   windowAwaited = false;
+  nmiAwaited = false;
 
   poll(): Step {
     for (;;) {
@@ -173,6 +174,9 @@ export abstract class GuestInterrupts extends GuestEvents {
           this.#virtualPending ||
           (this.proc & PROC.INTERRUPT_WINDOW_EXITING) !== 0 ||
           this.host.apic.highest() >= 0;
+        this.nmiAwaited =
+          (this.regs.get32(REG.INTERRUPTIBILITY) & 2) !== 0 &&
+          (this.host.apic.nmi || (this.proc & PROC.NMI_WINDOW_EXITING) !== 0);
         return Step.DONE;
       }
       // Halted: time passes to the next timer.

@@ -166,6 +166,8 @@ export interface GuestContext {
   updateMode(): void;
   /** The last `poll` found something that waits for interrupts to be let in: call it again when they are. */
   readonly windowAwaited: boolean;
+  /** The same of an NMI, or the NMI window, that waits for the end of a MOV SS shadow. */
+  readonly nmiAwaited: boolean;
   /** Set when something waits: see `poll`. Engines test it at least every few hundred instructions. */
   attention: boolean;
   /** Counts retired instructions: advances INSTRUCTIONS and the TSC. */

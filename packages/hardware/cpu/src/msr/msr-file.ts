@@ -14,8 +14,6 @@ export interface MsrOwner {
   apicWrite(index: number, value: bigint): boolean;
   readTscDeadline(): bigint;
   writeTscDeadline(value: bigint): void;
-  /** Width of canonical addresses now: 48 or 57. */
-  linearBits(): number;
   /** IA32_TME_ACTIVATE was locked with this value. */
   tmeActivated(value: bigint): void;
   /** IA32_SEAMRR_* changed. */
@@ -68,6 +66,8 @@ const REGISTER: Readonly<Record<number, { at: number; canonical?: boolean; bits?
   0xc0000103: { at: REG.TSC_AUX, bits: 0xffffffffn },
 };
 
+/** Width in bits of linear addresses: MSRs are checked for it whatever CR4.LA57 is. SDM vol. 3A 3.3.7.1. */
+export const LINEAR_BITS = 57;
 /** Whether bits 63:bits-1 of an address are all equal. */
 export function isCanonical(value: bigint, bits: number): boolean {
   const top = BigInt.asUintN(64, value) >> BigInt(bits - 1);
@@ -200,7 +200,7 @@ export class MsrFile {
         value = (value & one.writable) | (this.raw(index) & ~one.writable);
         break;
       case "canonical":
-        if (!isCanonical(value, owner.linearBits())) return false;
+        if (!isCanonical(value, LINEAR_BITS)) return false;
         break;
       case "lock":
         if (reserved !== 0n || ((this.raw(index) >> BigInt(one.lock)) & 1n) === 1n) return false;
@@ -266,13 +266,13 @@ export class MsrFile {
         return true;
       case "register": {
         const { at, canonical, bits } = REGISTER[index];
-        if (canonical && !isCanonical(value, owner.linearBits())) return false;
+        if (canonical && !isCanonical(value, LINEAR_BITS)) return false;
         if (bits !== undefined && (value & ~bits) !== 0n) return false;
         owner.regs.set(at, value);
         return true;
       }
       case "segmentBase":
-        if (!isCanonical(value, owner.linearBits())) return false;
+        if (!isCanonical(value, LINEAR_BITS)) return false;
         owner.regs.set(segmentBase(index), value);
         return true;
     }

@@ -93,7 +93,8 @@ abstract class InterpreterContext extends Context {
     return this.checked(this.helper("segment", number, offset, i32(bytes | access), this.pc));
   }
   stackHost(pointer: V, bytes: number, access: number): Local {
-    return this.segmentMemory(2, pointer, bytes, access);
+    // On a 16-bit stack the upper half of ESP does not count.
+    return this.segmentMemory(2, pointer.and(this.load64(ENGINE.STACK_MASK)), bytes, access);
   }
   /** Looks an address up in the TLB; what misses goes to `slow`, which yields 0 for a fault. */
   private probe(address: V, bytes: number, access: number, slow: (ea: V) => V): Local {

@@ -22,6 +22,9 @@ import {
 import type { Operation } from "./operations.js";
 import { selectorOf } from "./segments.js";
 
+/** Widest linear addresses of the processor. */
+const LINEAR_BITS = 57;
+
 /** What the interpreter does after a hook. */
 export function hooked(core: X86Core, pc: number, result: number): number {
   switch (result) {
@@ -149,7 +152,7 @@ const loadTable =
     let newBase = readOperand(core, pc, tableBits(core), 2n);
     if (newBase === FAULTED) return core.status;
     if (!core.code64 && bits === 16) newBase &= 0xffffffn;
-    if (core.code64 && !isCanonical(core, newBase)) return core.raise(Vector.GP, 0);
+    if (core.code64 && !isBase(newBase)) return core.raise(Vector.GP, 0);
     core.set64(base, newBase);
     core.set32(limit, Number(newLimit));
     return Status.NEXT;
@@ -158,6 +161,9 @@ export function isCanonical(core: X86Core, address: bigint): boolean {
   const bits = core.get32(REG.CR4) & CR4.LA57 ? 57 : 48;
   return BigInt.asUintN(64, BigInt.asIntN(bits, address)) === address;
 }
+/** Bases are checked for the width that the processor has, whatever CR4.LA57 is. SDM vol. 3A 3.3.7.1. */
+export const isBase = (base: bigint): boolean =>
+  BigInt.asUintN(64, BigInt.asIntN(LINEAR_BITS, base)) === base;
 const storeSelector =
   (name: string, segment: number): Operation =>
   (core, pc, bits, memory) => {
@@ -179,7 +185,7 @@ const fsgs =
     const width = bits === 64 ? 64 : 32;
     if (write) {
       const value = readOperand0(core, pc, width, false);
-      if (!isCanonical(core, value)) return core.raise(Vector.GP, 0);
+      if (!isBase(value)) return core.raise(Vector.GP, 0);
       core.set64(baseField(segment), value);
     } else writeRegister(core, fieldA(core, pc), width, core.get64(baseField(segment)));
     return Status.NEXT;
@@ -251,7 +257,8 @@ const popf: Operation = (core, pc, bits) => {
 const smapFlag =
   (set: boolean): Operation =>
   (core) => {
-    if (!(core.get32(REG.CR4) & CR4.SMAP) || core.cpl !== 0) return core.raise(Vector.UD);
+    // CR4.SMAP need not be set.
+    if (core.cpl !== 0) return core.raise(Vector.UD);
     const flags = core.get32(REG.RFLAGS);
     core.set32(REG.RFLAGS, set ? flags | RFLAGS.AC : flags & ~RFLAGS.AC);
     core.updateMode();

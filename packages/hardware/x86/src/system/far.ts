@@ -4,7 +4,7 @@ import type { X86Core } from "../core.js";
 import { Hook } from "../environment.js";
 import { ENGINE, Mode, RECORD, Status, Vector } from "../layout.js";
 import { REG, RegisterFile, SEG, SegmentRegister } from "../register-file.js";
-import { hooked, isCanonical, writableFlags } from "./control.js";
+import { hooked, isBase, isCanonical, writableFlags } from "./control.js";
 import { EventType, softwareEvent } from "./interrupts.js";
 import {
   FAULTED,
@@ -492,6 +492,7 @@ const loadSystem =
     const type = d.ar & 31;
     if (task ? type !== 9 && !(type === 1 && !core.long) : type !== 2) return core.raise(Vector.GP, error);
     if (!(d.ar & AR.P)) return core.raise(Vector.NP, error);
+    if (core.long && !isBase(d.base)) return core.raise(Vector.GP, error);
     if (task) {
       d.ar |= 2;
       if (!writeSystem(core, d.address + 5n, 1, BigInt(((d.high >>> 8) & 0xff) | 2))) return core.status;

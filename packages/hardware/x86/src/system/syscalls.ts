@@ -25,6 +25,8 @@ const syscall: Operation = (core, pc) => {
   core.setFlags(flags & ~core.get32(REG.FMASK) & ~RFLAGS.RF);
   flat(core, star, star + 8, 0, true);
   core.set64(REG.RIP, core.get64(REG.LSTAR));
+  // The single-step trap is by TF as the instruction leaves it.
+  core.trapSuppressed = !(core.get32(REG.RFLAGS) & RFLAGS.TF);
   return Status.JUMP;
 };
 
@@ -38,6 +40,7 @@ const sysret: Operation = (core, _pc, bits) => {
   core.setFlags((core.get32(11 * 8) & 0x3c7fd7) | 2);
   flat(core, wide ? star + 16 : star, star + 8, 3, wide);
   core.set64(REG.RIP, wide ? rip : rip & 0xffffffffn);
+  core.trapPending = (core.get32(REG.RFLAGS) & RFLAGS.TF) !== 0;
   return core.get32(REG.RFLAGS) & (RFLAGS.IF | RFLAGS.TF) ? Status.ATTENTION : Status.JUMP;
 };
 
