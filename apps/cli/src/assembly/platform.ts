@@ -3,7 +3,7 @@
  * the layers is all that happens here.
  */
 import type { GuestProgram, Trace } from "@swtdx/abi";
-import { ProgramEngine, Processor, REG, X86Engine } from "@swtdx/cpu";
+import { type PostMortem, ProgramEngine, Processor, REG, X86Engine } from "@swtdx/cpu";
 import type { SeededRandom } from "@swtdx/crypto";
 import { LinuxHost, MAX_HOST_MEMORY } from "@swtdx/linux-host";
 import { Arena, MemoryController } from "@swtdx/mktme";
@@ -25,6 +25,8 @@ export interface Platform {
   verifyReport(reportMacStruct: Uint8Array): boolean;
   /** Instructions that guests have retired. */
   instructions(): number;
+  /** What the logical processor knows of the end of its guests. */
+  readonly postMortem: PostMortem;
 }
 
 const GIB = 2 ** 30;
@@ -61,6 +63,7 @@ export function powerOn(options: PlatformOptions): Platform {
   });
   return {
     host,
+    postMortem: host.lps[0].postMortem,
     verifyReport: (mac) => host.lps[0].everifyreport2(mac) === 0,
     instructions: () => host.lps.reduce((sum, { regs }) => sum + Number(regs.get(REG.INSTRUCTIONS)), 0),
   };

@@ -14,6 +14,7 @@ import { EventLogReceiver } from "./event-log.js";
 import { guestImages } from "./guest.js";
 import { Observer } from "./observer.js";
 import { powerOn } from "./platform.js";
+import { where, type Where } from "./post-mortem.js";
 import { openProcess } from "./vmm.js";
 
 /** What a run left behind. */
@@ -31,6 +32,8 @@ export interface RunResult {
     readonly mrowner: string;
     readonly mrownerconfig: string;
   } | null;
+  /** Of a guest that died or was stopped. */
+  readonly where: Where | null;
   readonly quote: Uint8Array | null;
   readonly eventLog: Uint8Array | null;
   readonly exits: Readonly<Record<string, number>>;
@@ -44,7 +47,8 @@ export interface RunListeners {
   /** What the guest writes to its serial port. */
   serial(bytes: Uint8Array): void;
   stage(text: string): void;
-  alive(): void;
+  /** @param instructions that guests have retired */
+  alive(instructions: number): void;
 }
 
 /** Sign of life while the guest runs. */
@@ -69,7 +73,8 @@ export async function runMachine(
   const traceFile = flags.trace === undefined ? null : new TraceFile(flags.trace);
   let machine: Machine | undefined;
   let qmp: { close(): void } | null = null;
-  const pulse = setInterval(() => listeners.alive(), ALIVE_MS);
+  let instructions = (): number => 0;
+  const pulse = setInterval(() => listeners.alive(instructions()), ALIVE_MS);
   try {
     const observer = new Observer(
       trace,
@@ -78,6 +83,7 @@ export async function runMachine(
     );
     listeners.stage("power on a host with TDX");
     const platform = powerOn({ random, trace, guestMemory: flags.memory, programs: images.programs });
+    instructions = () => platform.instructions();
     let quote: Uint8Array | null = null;
     const qgs = await quoteService(
       installation,
@@ -136,6 +142,7 @@ export async function runMachine(
         mrowner: flags.mrowner ? hex(flags.mrowner) : ZERO_48,
         mrownerconfig: flags.mrownerconfig ? hex(flags.mrownerconfig) : ZERO_48,
       },
+      where: outcome.exit === "fatal" || outcome.exit === "timeout" ? where(platform.postMortem) : null,
       quote,
       eventLog: eventLog.eventLog,
       exits: machine.exits,

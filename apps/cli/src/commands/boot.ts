@@ -1,6 +1,7 @@
 /** `swtdx boot`: runs a machine and tells what happened. */
 import { closeSync, openSync, writeSync } from "node:fs";
 import { calculateMrtd } from "../assembly/mrtd.js";
+import { whereRows } from "../assembly/post-mortem.js";
 import { runMachine, type RunResult } from "../assembly/run.js";
 import { EXIT, UsageError } from "../errors.js";
 import { hex, toJson, writeOutput } from "../io/files.js";
@@ -29,7 +30,7 @@ export async function boot(flags: BootFlags, global: { state?: string }): Promis
     result = await runMachine(flags, installation, {
       serial: (bytes) => console.write(bytes),
       stage: (text) => progress.stage(text),
-      alive: () => progress.tick(),
+      alive: (instructions) => progress.tick(instructions),
     });
   } catch (error) {
     progress.clear();
@@ -126,6 +127,7 @@ async function report(result: RunResult, judgement: Judgement | null): Promise<v
     ]);
   }
   if (rows.length > 0) err(`\n${table(rows)}`);
+  if (result.where) err(`\n${table(whereRows(result.where))}`);
   const how = { poweroff: "powered off", reset: "reset", fatal: "died", timeout: "timed out" }[
     result.outcome.exit
   ];
@@ -153,6 +155,7 @@ function summary(result: RunResult, judgement: Judgement | null, flags: BootFlag
   return {
     exit: result.outcome.exit,
     reason: result.outcome.reason,
+    where: result.where,
     td: td && { ...td, attributes: hex64(td.attributes), xfam: hex64(td.xfam) },
     guest: { instructions: result.instructions, exits: result.exits },
     seamcalls: result.seamcalls,

@@ -6,8 +6,9 @@ const FRAMES = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "
 export class Progress {
   readonly #on: boolean;
   readonly #colors = colors("stderr");
-  #current: { text: string; started: number } | null = null;
+  #current: { text: string; started: number; instructions: number } | null = null;
   #frame = 0;
+  #instructions = 0;
 
   constructor(quiet: boolean) {
     this.#on = !quiet && isTerminal("stderr");
@@ -17,7 +18,7 @@ export class Progress {
   stage(text: string): void {
     if (!this.#on) return;
     this.#finish();
-    this.#current = { text, started: performance.now() };
+    this.#current = { text, started: performance.now(), instructions: this.#instructions };
     this.#draw();
   }
 
@@ -26,8 +27,9 @@ export class Progress {
     if (this.#on && this.#current) process.stderr.write("\r\x1b[K");
   }
 
-  /** The current stage did something; draws it again. */
-  tick(): void {
+  /** The current stage did something; draws it again, with what guests have executed so far. */
+  tick(instructions = 0): void {
+    this.#instructions = instructions;
     if (this.#on && this.#current) this.#draw();
   }
 
@@ -38,7 +40,14 @@ export class Progress {
 
   #draw(): void {
     const frame = FRAMES[this.#frame++ % FRAMES.length];
-    process.stderr.write(`\r\x1b[K${this.#colors.cyan(frame)} ${this.#current!.text}`);
+    const { text, started, instructions } = this.#current!;
+    const executed = this.#instructions - instructions;
+    const seconds = (performance.now() - started) / 1000;
+    const detail =
+      executed === 0
+        ? ""
+        : `  ${(executed / 1e6).toFixed(1)} million instructions, ${(executed / 1e6 / seconds).toFixed(1)} MIPS`;
+    process.stderr.write(`\r\x1b[K${this.#colors.cyan(frame)} ${text}${this.#colors.dim(detail)}`);
   }
 
   #finish(): void {

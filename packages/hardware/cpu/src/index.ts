@@ -12,6 +12,7 @@ export * from "./interface/engine.js";
 // A logical processor's registers are part of its interface.
 export { Gpr, REG, REGISTER_FILE_SIZE, RegisterFile, SEG, SEGMENT_SIZE, SegmentRegister } from "@swtdx/x86";
 export { Processor } from "./processor.js";
+export type { GuestExit, GuestShutdown, PostMortem } from "./guest/post-mortem.js";
 export { ProcessorIdle } from "./guest/interrupts.js";
 export { VMCS, type VmcsFieldName } from "./vmx/fields.js";
 export { ENTRY, EXIT, ExitReason, PIN, PROC, PROC2, PROC3, VmxError } from "./vmx/controls.js";

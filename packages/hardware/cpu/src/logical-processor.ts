@@ -6,6 +6,7 @@ import { LocalApic } from "./apic/local-apic.js";
 import { cpuid } from "./cpuid.js";
 import { Guest, type GuestServices } from "./guest/guest.js";
 import { Step, type ExecutionEngine, type MemoryInstruction } from "./interface/engine.js";
+import type { PostMortem } from "./guest/post-mortem.js";
 import type {
   Fault,
   Outcome,
@@ -76,6 +77,9 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
   }
   get processor(): ProcessorUnit {
     return this.unit;
+  }
+  get postMortem(): PostMortem {
+    return this.guest.postMortem;
   }
   /** Why the logical processor is shut down, null when it is not. */
   get shutdownReason(): string | null {
@@ -392,6 +396,7 @@ export class LogicalProcessorUnit implements LogicalProcessor, MsrOwner, GuestSe
       }
     } finally {
       this.#inGuest = false;
+      if (guest.exited) guest.exitDone();
     }
   }
 

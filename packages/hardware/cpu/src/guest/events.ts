@@ -13,6 +13,7 @@ import { EXIT_REASON_NAMES, ExitReason, PROC2 } from "../vmx/controls.js";
 import { VMCS } from "../vmx/fields.js";
 import type { Vmcs } from "../vmx/vmcs.js";
 import { GuestMemory, MemFail } from "./memory.js";
+import { PostMortem } from "./post-mortem.js";
 
 /** Event types of VM-entry and VM-exit interruption information. */
 export const EventType = {
@@ -55,6 +56,7 @@ export abstract class GuestEvents extends GuestMemory {
   exited = false;
   /** An event is being delivered: reported in IDT-vectoring information by an exit meanwhile. */
   protected delivering = false;
+  readonly postMortem = new PostMortem();
   /** Clock tick at which `poll` has something to do. */
   protected nextTick = Infinity;
   /** Clock tick of the preemption timer, Infinity when it is off. */
@@ -142,6 +144,10 @@ export abstract class GuestEvents extends GuestMemory {
       });
     return Step.EXIT;
   }
+  /** To be called when the engine is back, and the exit's fields are complete. */
+  exitDone(): void {
+    this.postMortem.recordExit(this.v, this.regs);
+  }
   /** The exit has a 64-bit quantity in the guest-linear-address field. */
   protected setGla(low: number, high: number): void {
     this.v.set(VMCS.GUEST_LINEAR_ADDRESS, low, high);
@@ -208,7 +214,7 @@ export abstract class GuestEvents extends GuestMemory {
     const first = this.event.vector;
     const firstException = this.event.type === EventType.EXCEPTION;
     const contributory = (v: number): boolean => v === 0 || (v >= 10 && v <= 13) || v === Vector.CP;
-    if (firstException && first === Vector.DF) return this.exit(ExitReason.TRIPLE_FAULT);
+    if (firstException && first === Vector.DF) return this.tripleFault();
     const double =
       firstException &&
       ((contributory(first) && contributory(vector)) ||
@@ -232,6 +238,7 @@ export abstract class GuestEvents extends GuestMemory {
   }
   /** No handler can be reached: shutdown, which exits. */
   tripleFault(): Step {
+    this.postMortem.recordShutdown(this.regs, (gla, target) => this.peek(gla, target));
     return this.exit(ExitReason.TRIPLE_FAULT);
   }
 

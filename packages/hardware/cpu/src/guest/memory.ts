@@ -360,6 +360,20 @@ export abstract class GuestMemory implements TableMemory {
   /** Translates a GPA's page: HPA, KeyID, rights. Records why not. */
   #translateGpa(gpa: number, access: number, inWalk: boolean): boolean {
     const shared = this.sharedBit !== 0 && Math.floor(gpa / this.sharedBit) % 2 === 1;
+    if (shared && (inWalk || access === FETCH)) {
+      // A TD's code and page tables are private: a reserved bit, whatever the shared EPT says.
+      const { mode } = this;
+      this.paging.errorCode =
+        PF.P |
+        PF.RSVD |
+        (access === FETCH && (mode.nx || mode.smep) ? PF.I : 0) |
+        (access & PF.W) |
+        (this.cpl === 3 ? PF.U : 0);
+      this.fail = MemFail.PAGE_FAULT;
+      this.failGlaLow = this.#glaLow;
+      this.failGlaHigh = this.#glaHigh;
+      return false;
+    }
     const root = shared ? this.sharedRoot : this.eptRoot;
     if (!root) {
       // Without EPT, physical addresses are host ones, KeyID bits and all.
@@ -392,7 +406,7 @@ export abstract class GuestMemory implements TableMemory {
     if (status === Ept.OK) {
       // With accessed and dirty flags, accesses to guest page tables count as writes.
       const write = access === WRITE || inWalk;
-      if (root.accessedDirty) {
+      if (root.accessedDirty && !this.#peeking) {
         if (inWalk && (ept.rights & EPT_W) === 0) status = Ept.VIOLATION;
         else ept.setAccessedDirty(write);
       }
@@ -404,8 +418,8 @@ export abstract class GuestMemory implements TableMemory {
       this.#gpaFlags =
         ((rights & EPT_R) !== 0 ? TLB.EPT_R : 0) |
         ((rights & EPT_W) !== 0 ? TLB.EPT_W : 0) |
-        ((rights & EPT_X) !== 0 ? TLB.EPT_X : 0) |
-        ((rights & (root.modeBasedExecute ? EPT_XU : EPT_X)) !== 0 ? TLB.EPT_XU : 0) |
+        ((rights & EPT_X) !== 0 && !shared ? TLB.EPT_X : 0) |
+        ((rights & (root.modeBasedExecute ? EPT_XU : EPT_X)) !== 0 && !shared ? TLB.EPT_XU : 0) |
         (!root.accessedDirty || (ept.entryLo & 0x200) !== 0 ? TLB.EPT_DIRTY : 0);
       return true;
     }
@@ -440,6 +454,7 @@ export abstract class GuestMemory implements TableMemory {
     return 0;
   }
   setEntryFlags(gpa: number, lo: number, bytes: 4 | 8): number {
+    if (this.#peeking) return 0;
     if (!this.#translateGpa(gpa, WRITE, true)) return 1;
     const at = this.#gpaHpa + (gpa % 4096);
     const aligned = at - (at % 8);
@@ -520,6 +535,31 @@ export abstract class GuestMemory implements TableMemory {
     }
     this.step = Step.DONE;
     return Step.DONE;
+  }
+
+  #peeking = false;
+  /**
+   * Reads without a trace: nothing is cached, marked as accessed, or raised. For whoever looks at a guest from outside.
+   * @returns how many bytes are mapped, from the first
+   */
+  peek(gla: bigint, target: Uint8Array): number {
+    this.#peeking = true;
+    let done = 0;
+    while (done < target.length) {
+      const at = gla + BigInt(done);
+      const low = Number(at & 0xffffffffn);
+      const high = Number((at >> 32n) & 0xffffffffn);
+      const offset = low & 0xfff;
+      const length = Math.min(4096 - offset, target.length - done);
+      if (this.mode64 && !this.#canonical(high | 0)) break;
+      if (this.paging.walk(this.mode, low, high, 0, false, false) !== Walk.OK) break;
+      if (!this.#translateGpa(this.paging.gpa, 0, false)) break;
+      const part = target.subarray(done, done + length);
+      if (this.phys.read(this.#gpaHpa + offset, this.#gpaKey, part, false) !== Phys.OK) break;
+      done += length;
+    }
+    this.#peeking = false;
+    return done;
   }
 
   /** INVLPG by the guest, for its current PCID and VPID. */

@@ -6,6 +6,7 @@
  */
 import type { HpaAndKeyId, Trace } from "@swtdx/abi";
 import type { RegisterFile } from "@swtdx/x86";
+import type { PostMortem } from "../guest/post-mortem.js";
 import type { ExecutionEngine, MemoryInstruction } from "./engine.js";
 import type { CpuArena, CpuMemory } from "./memory.js";
 import type { Fault, Outcome, ValueOutcome, VmEntryOutcome, VmxOutcome } from "./outcome.js";
@@ -106,6 +107,8 @@ export interface LogicalProcessor {
    * find it at RIP. null: decode the instruction's bytes in guest memory.
    */
   guestMemoryInstruction(): MemoryInstruction | null;
+  /** The last exits of guests here, and what the last one that shut down was like. */
+  readonly postMortem: PostMortem;
   /** Name of the check that the last failed VM entry stumbled on, for whoever writes a hypervisor. */
   readonly entryFailure: string;
   invept(type: number, eptp: bigint): VmxOutcome;
