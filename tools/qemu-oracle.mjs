@@ -35,7 +35,13 @@ const DEBUGCON = ["-device", "isa-debugcon,iobase=0x402,chardev=log"];
 /** @type {Record<string, Configuration>} */
 const CONFIGURATIONS = {
   small: { machine: "pc-q35-10.0", memoryMib: 512, smp: 1, devices: ["rng"] },
-  placed: { machine: "pc-q35-10.0", memoryMib: 2048, smp: 2, devices: ["blk", "rng"], bars: 2 ** 38 },
+  placed: {
+    machine: "pc-q35-10.0",
+    memoryMib: 2048,
+    smp: 2,
+    devices: ["blk", "net", "serial", "rng"],
+    bars: 2 ** 38,
+  },
   large: { machine: "pc-q35-10.0", memoryMib: 20480, smp: 20, devices: ["blk", "rng"], kernel: true },
   newest: { machine: "pc-q35-11.1", memoryMib: 3072, smp: 4, devices: ["blk", "rng"], bars: 2 ** 38 },
 };
@@ -129,6 +135,8 @@ function argumentsFor({ machine, memoryMib, smp, devices, kernel }) {
   const device = (/** @type {string} */ kind) =>
     ({
       rng: ["-device", `virtio-rng-pci,${VIRTIO}`],
+      net: ["-device", `virtio-net-pci,mac=52:54:00:12:34:56,romfile=,${VIRTIO}`],
+      serial: ["-device", `virtio-serial-pci,max_ports=1,${VIRTIO}`],
       blk: [
         "-blockdev",
         "driver=null-co,node-name=disk,size=1048576,read-zeroes=on",

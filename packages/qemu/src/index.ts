@@ -33,5 +33,10 @@ export {
 export type { LaunchPages } from "./target/tdx-launch.js";
 export { type QuoteGenerationService } from "./target/quote-generation.js";
 export { type BlockBackend, MemoryDrive } from "./hw/virtio/virtio-blk.js";
+export { ConsolePort } from "./hw/virtio/virtio-console.js";
+export { VirtioVsock, VSOCK_HOST_CID } from "./hw/virtio/virtio-vsock.js";
+export type { ByteStream } from "./net/byte-stream.js";
+export type { NetBackend, NetCard } from "./net/net-backend.js";
+export { type UdpService, USER_NETWORK, UserNetwork } from "./net/user-network.js";
 export { type TrustDomain, type TrustDomainOptions } from "./target/trust-domain.js";
 export { QmpSession } from "./qmp/qmp.js";

@@ -14,10 +14,14 @@ import { isaGsi, Q35Board, VIRTIO_MAX } from "./hw/i386/q35.js";
 import { IOAPIC_PINS } from "./hw/intc/ioapic.js";
 import { attachTestDevices } from "./hw/misc/pc-testdev.js";
 import { type BlockBackend, VirtioBlk } from "./hw/virtio/virtio-blk.js";
+import { type ConsolePort, VirtioConsole } from "./hw/virtio/virtio-console.js";
+import { VirtioNet } from "./hw/virtio/virtio-net.js";
 import type { VirtioBackend } from "./hw/virtio/virtio-pci.js";
 import { VirtioRng } from "./hw/virtio/virtio-rng.js";
+import type { VirtioVsock } from "./hw/virtio/virtio-vsock.js";
 import { GuestMemory } from "./memory/guest-memory.js";
 import { layoutMemory, type MemoryMap } from "./memory/memory-map.js";
+import type { NetBackend } from "./net/net-backend.js";
 import { buildCpuModel, parseCpuOption } from "./target/cpu-model.js";
 import { TrustDomain, type TrustDomainOptions } from "./target/trust-domain.js";
 
@@ -54,6 +58,12 @@ export interface MachineOptions extends TrustDomainOptions {
   readonly debugcon?: (bytes: Uint8Array) => void;
   /** Drives, each a virtio block device. */
   readonly drives?: readonly BlockBackend[];
+  /** Networks, each with a virtio network card. */
+  readonly networks?: readonly NetBackend[];
+  /** Ports of the virtio console device; without one there is no device. */
+  readonly consolePorts?: readonly ConsolePort[];
+  /** The virtio socket device. */
+  readonly vsock?: VirtioVsock;
   /** Source of the virtio entropy device; without it there is none. */
   readonly random?: (bytes: number) => Uint8Array;
   /** Devices of test programs: isa-debug-exit at port 0xF4, and pc-testdev. */
@@ -400,13 +410,23 @@ function addBootFiles({ fwCfg }: Q35Board, options: MachineOptions, map: MemoryM
   for (const [name, data] of options.fwCfgFiles ?? []) fwCfg.addFile(name, data);
 }
 
-function virtioDevices({ drives = [], random }: MachineOptions): VirtioBackend[] {
-  const devices: VirtioBackend[] = drives.map((drive, i) => new VirtioBlk(drive, `drive${i}`));
-  if (random) devices.push(new VirtioRng(random));
+/** The virtio devices, in the order of their slots. */
+function virtioDevices(options: MachineOptions): VirtioBackend[] {
+  const { drives = [], networks = [], consolePorts = [], vsock, random } = options;
+  const devices: VirtioBackend[] = [
+    ...drives.map((drive, i) => new VirtioBlk(drive, `drive${i}`)),
+    ...networks.map((network, i) => new VirtioNet(network, macAddress(i))),
+    ...(consolePorts.length > 0 ? [new VirtioConsole(consolePorts)] : []),
+    ...(vsock ? [vsock] : []),
+    ...(random ? [new VirtioRng(random)] : []),
+  ];
   if (devices.length > VIRTIO_MAX)
-    throw new OptionError("drive", `${drives.length} drives; ${VIRTIO_MAX - (random ? 1 : 0)} fit`);
+    throw new OptionError("drive", `${devices.length} virtio devices; ${VIRTIO_MAX} fit`);
   return devices;
 }
+
+/** As QEMU numbers them: 52:54:00:12:34:56 and on. */
+const macAddress = (i: number): Uint8Array => Uint8Array.of(0x52, 0x54, 0x00, 0x12, 0x34, 0x56 + i);
 
 /** Gathers bytes into lines, so that whoever listens is not called for each. */
 class ByteSink {

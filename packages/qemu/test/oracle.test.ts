@@ -6,8 +6,11 @@ import { describe, expect, it } from "vitest";
 import { addLinuxBoot } from "../src/firmware/linux-loader.js";
 import { fillFwCfg } from "../src/hw/i386/fw-cfg-files.js";
 import { MemoryDrive, VirtioBlk } from "../src/hw/virtio/virtio-blk.js";
+import { ConsolePort, VirtioConsole } from "../src/hw/virtio/virtio-console.js";
+import { VirtioNet } from "../src/hw/virtio/virtio-net.js";
 import type { VirtioBackend } from "../src/hw/virtio/virtio-pci.js";
 import { VirtioRng } from "../src/hw/virtio/virtio-rng.js";
+import { UserNetwork } from "../src/net/user-network.js";
 import { buildBoard, type TestBoard } from "./support/board.js";
 
 const DATA = new URL("data/", import.meta.url);
@@ -35,6 +38,8 @@ function build(recording: Recording): TestBoard {
   const { memoryMib, smp, machine, kernel = false } = recording;
   const backends: Record<string, () => VirtioBackend> = {
     rng: () => new VirtioRng((bytes) => new Uint8Array(bytes)),
+    net: () => new VirtioNet(new UserNetwork(), Uint8Array.of(0x52, 0x54, 0, 0x12, 0x34, 0x56)),
+    serial: () => new VirtioConsole([new ConsolePort()]),
     blk: () => new VirtioBlk(new MemoryDrive(new Uint8Array(2 ** 20)), "disk"),
   };
   const virtio = recording.devices.map((kind) => backends[kind]());

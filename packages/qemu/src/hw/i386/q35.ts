@@ -83,6 +83,7 @@ export class Q35Board {
     options.virtio.forEach((backend, i) => {
       const slot = 1 + i;
       const device = new VirtioPci(backend, {
+        timers: this.timers,
         memory: options.memory,
         sendMsi: (message) => options.sendMsi(message),
         intx: (level) => this.#setPciIrq(slot, level),

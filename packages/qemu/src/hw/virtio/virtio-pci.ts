@@ -3,6 +3,7 @@
  * VIRTIO specification 1.2, 4.1; QEMU, hw/virtio/virtio-pci.c. In a TD devices reach shared memory only, so
  * VIRTIO_F_ACCESS_PLATFORM is always offered and must be taken.
  */
+import type { Timers } from "../../clock.js";
 import type { IoRegion } from "../../memory/address-space.js";
 import type { DmaMemory } from "../../memory/guest-memory.js";
 import type { MsiMessage } from "../intc/ioapic.js";
@@ -10,7 +11,14 @@ import { Msix } from "../pci/msix.js";
 import { PCI, PciDevice } from "../pci/pci-device.js";
 import { Virtqueue, VirtqueueError } from "./virtqueue.js";
 
-export const VIRTIO_F = { INDIRECT_DESC: 28, VERSION_1: 32, ACCESS_PLATFORM: 33 } as const;
+export const VIRTIO_F = {
+  INDIRECT_DESC: 28,
+  EVENT_IDX: 29,
+  VERSION_1: 32,
+  ACCESS_PLATFORM: 33,
+  RING_RESET: 40,
+} as const;
+export const feature = (bit: number): bigint => 1n << BigInt(bit);
 const STATUS = { DRIVER_OK: 4, FEATURES_OK: 8, NEEDS_RESET: 64 } as const;
 const VENDOR = 0x1af4;
 const DEVICE_ID_BASE = 0x1040;
@@ -47,6 +55,7 @@ const COMMON = {
   QUEUE_DESC: 0x20,
   QUEUE_DRIVER: 0x28,
   QUEUE_DEVICE: 0x30,
+  QUEUE_RESET: 0x3a,
 } as const;
 
 /** A kind of device: what differs from one to another. */
@@ -59,13 +68,31 @@ export interface VirtioBackend {
   /** Feature bits of its own. */
   readonly features: bigint;
   readonly queues: number;
+  /** MSI-X messages; default: one for each queue and one for the configuration. */
+  readonly vectors?: number;
   /** Device configuration as the driver reads it. */
   readonly config: Uint8Array;
   /** Handles what is available on `queue`. @returns true when the driver must be interrupted. @throws VirtqueueError */
   process(queue: Virtqueue, index: number): boolean;
+  /** Called once, with what a device needs that acts by itself. */
+  attach?(function_: VirtioFunction): void;
+  /** The driver writes device configuration. */
+  writeConfig?(offset: number, size: number, value: number): void;
+  /** The driver reset the device. */
+  reset?(): void;
+}
+
+/** The function as its device sees it. */
+export interface VirtioFunction {
+  readonly timers: Timers;
+  /** Has the device handle queue `index`, as if the driver had notified it. */
+  kick(index: number): void;
+  /** Tells the driver that the device's configuration changed. */
+  configChanged(): void;
 }
 
 export interface VirtioPciOptions {
+  readonly timers: Timers;
   readonly memory: DmaMemory;
   sendMsi(message: MsiMessage): void;
   /** Level of the function's INTA#. */
@@ -83,6 +110,7 @@ export class VirtioPci extends PciDevice {
   #select = 0;
   #configVector = NO_VECTOR;
   #isr = 0;
+  #generation = 0;
 
   constructor(
     private readonly backend: VirtioBackend,
@@ -95,11 +123,7 @@ export class VirtioPci extends PciDevice {
       revision: 1,
       classDevice: backend.pciClass,
     });
-    this.#features =
-      backend.features |
-      (1n << BigInt(VIRTIO_F.INDIRECT_DESC)) |
-      (1n << BigInt(VIRTIO_F.VERSION_1)) |
-      (1n << BigInt(VIRTIO_F.ACCESS_PLATFORM));
+    this.#features = backend.features | Object.values(VIRTIO_F).reduce((all, bit) => all | feature(bit), 0n);
     this.#queues = Array.from({ length: backend.queues }, () => new Virtqueue(options.memory));
     this.config[PCI.INTERRUPT_PIN] = 1;
     this.#capability(0x40, CFG.COMMON, LAYOUT.COMMON, LAYOUT.PART, 16);
@@ -108,10 +132,20 @@ export class VirtioPci extends PciDevice {
     this.#capability(0x70, CFG.NOTIFY, LAYOUT.NOTIFY, LAYOUT.PART, 20);
     this.view.setUint32(0x70 + 16, NOTIFY_MULTIPLIER, true);
     this.#capability(0x84, CFG.PCI, 0, 0, 20);
-    this.#msix = new Msix(this, 0x98, BAR_MSIX, backend.queues + 1, (message) => options.sendMsi(message));
+    this.#msix = new Msix(this, 0x98, BAR_MSIX, backend.vectors ?? backend.queues + 1, (message) =>
+      options.sendMsi(message),
+    );
     this.setWritable(0x84 + 4, 1, 0xff);
     this.setWritable(0x84 + 8, 4, 0xffffffff);
     this.setWritable(0x84 + 12, 4, 0xffffffff);
+    backend.attach?.({
+      timers: options.timers,
+      kick: (index) => this.#notified(index),
+      configChanged: () => {
+        this.#generation = (this.#generation + 1) & 0xff;
+        if (this.#status & STATUS.DRIVER_OK) this.#interrupt(this.#configVector, ISR.CONFIG);
+      },
+    });
     this.setBar(BAR_MODERN, { kind: "mem64", prefetchable: true, size: LAYOUT.SIZE, region: this.#region });
   }
 
@@ -163,6 +197,8 @@ export class VirtioPci extends PciDevice {
     },
     write: (offset, size, value) => {
       if (offset < LAYOUT.ISR) this.#writeCommon(offset, value);
+      else if (offset >= LAYOUT.DEVICE && offset < LAYOUT.NOTIFY)
+        this.backend.writeConfig?.(offset - LAYOUT.DEVICE, size, value);
       else if (offset >= LAYOUT.NOTIFY)
         this.#notified(Math.floor((offset - LAYOUT.NOTIFY) / NOTIFY_MULTIPLIER));
     },
@@ -188,7 +224,7 @@ export class VirtioPci extends PciDevice {
       case COMMON.DEVICE_STATUS:
         return this.#status;
       case COMMON.CONFIG_GENERATION:
-        return 0;
+        return this.#generation;
       case COMMON.QUEUE_SELECT:
         return this.#select;
       case COMMON.QUEUE_SIZE:
@@ -254,6 +290,9 @@ export class VirtioPci extends PciDevice {
       case COMMON.QUEUE_ENABLE:
         if (value === 1) queue.enabled = true;
         return;
+      case COMMON.QUEUE_RESET:
+        if (value === 1) queue.reset();
+        return;
       case COMMON.QUEUE_DESC:
       case COMMON.QUEUE_DESC + 4:
         queue.descriptors = part(queue.descriptors, offset);
@@ -275,10 +314,13 @@ export class VirtioPci extends PciDevice {
       this.#reset();
       return;
     }
-    const wanted = (1n << BigInt(VIRTIO_F.VERSION_1)) | (1n << BigInt(VIRTIO_F.ACCESS_PLATFORM));
+    const wanted = feature(VIRTIO_F.VERSION_1) | feature(VIRTIO_F.ACCESS_PLATFORM);
     const acceptable =
       (this.#driverFeatures & ~this.#features) === 0n && (this.#driverFeatures & wanted) === wanted;
     if (value & STATUS.FEATURES_OK && !acceptable) value &= ~STATUS.FEATURES_OK;
+    if (value & STATUS.FEATURES_OK)
+      for (const queue of this.#queues)
+        queue.eventIndex = (this.#driverFeatures & feature(VIRTIO_F.EVENT_IDX)) !== 0n;
     this.#status = value | (this.#status & STATUS.NEEDS_RESET);
   }
 
@@ -291,11 +333,13 @@ export class VirtioPci extends PciDevice {
     this.options.intx(false);
     for (const queue of this.#queues) queue.reset();
     this.#msix.reset();
+    this.backend.reset?.();
   }
 
   #notified(index: number): void {
     const queue = this.#queues[index];
     if (!queue || !(this.#status & STATUS.DRIVER_OK) || this.#status & STATUS.NEEDS_RESET) return;
+    queue.begin();
     try {
       if (this.backend.process(queue, index)) this.#interrupt(queue.vector, ISR.QUEUE);
     } catch (error) {

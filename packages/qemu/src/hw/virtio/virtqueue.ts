@@ -5,6 +5,8 @@ import type { DmaMemory } from "../../memory/guest-memory.js";
 const DESC = { SIZE: 16, NEXT: 1, WRITE: 2, INDIRECT: 4 } as const;
 const AVAIL_NO_INTERRUPT = 1;
 export const QUEUE_SIZE_MAX = 256;
+/** Most descriptors of a request, as QEMU has it (VIRTQUEUE_MAX_SIZE): an indirect table may claim many more. */
+const CHAIN_MAX = 1024;
 
 /** A buffer of a request, in guest memory. */
 export interface Segment {
@@ -31,8 +33,11 @@ export class Virtqueue {
   driver = 0;
   device = 0;
   vector = 0xffff;
+  /** VIRTIO_F_EVENT_IDX was negotiated. */
+  eventIndex = false;
   #lastAvailable = 0;
   #usedIndex = 0;
+  #left = 0;
 
   constructor(
     private readonly memory: DmaMemory,
@@ -49,15 +54,28 @@ export class Virtqueue {
     this.#lastAvailable = this.#usedIndex = 0;
   }
 
+  /**
+   * The device turns to the queue. No driver runs meanwhile, so it has at most as many requests for the device as the
+   * queue is long; a ring that makes itself longer, by what the device writes, is broken.
+   */
+  begin(): void {
+    this.#left = this.size;
+  }
+
   /** The next request, or null when there is none. @throws VirtqueueError */
   pop(): Request | null {
     if (!this.enabled) return null;
     const available = this.#u16(this.driver + 2);
-    if (available === this.#lastAvailable) return null;
+    if (available === this.#lastAvailable) {
+      // Nothing left: tell of the next one.
+      if (this.eventIndex) this.#writeU16(this.device + 4 + 8 * this.size, available);
+      return null;
+    }
     if (((available - this.#lastAvailable) & 0xffff) > this.size)
       throw new VirtqueueError(
         `available index ${available} after ${this.#lastAvailable}, queue of ${this.size}`,
       );
+    if (this.#left-- <= 0) throw new VirtqueueError("requests that nobody made");
     const head = this.#u16(this.driver + 4 + 2 * (this.#lastAvailable % this.size));
     this.#lastAvailable = (this.#lastAvailable + 1) & 0xffff;
     return this.#chain(head);
@@ -71,7 +89,7 @@ export class Virtqueue {
     let index = head;
     let indirect = false;
     for (let steps = 0; ; steps++) {
-      if (index >= count || steps >= count)
+      if (index >= count || steps >= count || readable.length + writable.length >= CHAIN_MAX)
         throw new VirtqueueError(`descriptor ${index} of ${count}, a loop?`);
       const bytes = this.#read(table + index * DESC.SIZE, DESC.SIZE);
       const view = viewOf(bytes);
@@ -97,14 +115,21 @@ export class Virtqueue {
     }
   }
 
+  /** Whether `pop` would give a request. @throws VirtqueueError */
+  get hasRequest(): boolean {
+    return this.enabled && this.#u16(this.driver + 2) !== this.#lastAvailable;
+  }
+
   /** Gives a request back, with the number of bytes written. @returns true when the driver wants an interrupt. */
   push(request: Request, written: number): boolean {
     const entry = new Uint8Array(8);
     viewOf(entry).setUint32(0, request.head, true);
     viewOf(entry).setUint32(4, written, true);
     this.#write(this.device + 4 + 8 * (this.#usedIndex % this.size), entry);
-    this.#usedIndex = (this.#usedIndex + 1) & 0xffff;
-    this.#write(this.device + 2, Uint8Array.of(this.#usedIndex, this.#usedIndex >> 8));
+    const before = this.#usedIndex;
+    this.#usedIndex = (before + 1) & 0xffff;
+    this.#writeU16(this.device + 2, this.#usedIndex);
+    if (this.eventIndex) return this.#u16(this.driver + 4 + 2 * this.size) === before;
     return (this.#u16(this.driver) & AVAIL_NO_INTERRUPT) === 0;
   }
 
@@ -141,6 +166,9 @@ export class Virtqueue {
     const bytes = new Uint8Array(length);
     if (!this.memory.read(address, bytes)) throw outside(address);
     return bytes;
+  }
+  #writeU16(address: number, value: number): void {
+    this.#write(address, Uint8Array.of(value, value >> 8));
   }
   #write(address: number, data: Uint8Array): void {
     if (!this.memory.write(address, data)) throw outside(address);
