@@ -25,7 +25,6 @@ import { TransferVmcs } from "./seam/transfer.js";
 import { SeamRootContext } from "./seam/context.js";
 import { Vmx, type VmxOwner } from "./vmx/instructions.js";
 
-/** No engine takes the code at RIP, and the guest cannot even get #UD. */
 /** RFLAGS.CF after SEAMCALL: clear, and set for VMfailInvalid. */
 const SEAMCALL_DONE: SeamcallOutcome = { kind: "ok", cf: false };
 const SEAMCALL_FAILED: SeamcallOutcome = { kind: "ok", cf: true };
